@@ -1,0 +1,1 @@
+"""How is this kind of backup made and brought back?"""

@@ -1,0 +1,1 @@
+"""The hands: the programs and system calls that handlers work with."""

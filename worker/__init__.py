@@ -1,0 +1,1 @@
+"""When, whether and with which guarantees does a backup happen?"""

@@ -1,0 +1,227 @@
+"""Puts the worker together: from settings to parts that know only each other's promises.
+
+Alone in naming concrete adapters. What only a daemon needs (brokers, file events) is imported when a daemon is built,
+so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from config.load import Loaded
+from config.settings import LocalStore as LocalStoreSettings
+from config.settings import Settings
+from handlers.contract import PlanName
+from handlers.errors import PermanentError
+from handlers.tools.clock import Clock, system_clock
+from worker import plans
+from worker.announcer import Announcer, EventSink
+from worker.catalog import Catalog
+from worker.daemon import Daemon
+from worker.disposition import RetryPolicy
+from worker.intake.delivery import Intake
+from worker.intake.held import HeldDeliveries
+from worker.intake.wire import RequestId
+from worker.journal.protocol import Entry, Journal
+from worker.journal.sqlite import SqliteJournal
+from worker.lifecycle import State
+from worker.outbox import EventWatcher, Outbox
+from worker.pipeline import Pipeline, Rules
+from worker.scheduler import Scheduler
+from worker.steps import Plan, Surroundings
+from worker.stores.local import LocalStore
+from worker.stores.protocol import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App:
+    """A worker's parts, wired; close it to let go of the journal and of connections."""
+
+    settings: Settings
+    journal: Journal
+    stores: Mapping[str, Store]
+    catalog: Catalog
+    plans: Mapping[PlanName, Plan]
+    around: Surroundings
+    outbox: Outbox
+    announcer: Announcer
+    pipeline: Pipeline
+    held: HeldDeliveries | None
+
+    def close(self) -> None:
+        """Let go; the parts are not to be used any more."""
+        self.announcer.close()
+        self.journal.close()
+
+
+def open_stores(settings: Settings) -> Mapping[str, Store]:
+    """The configured stores by name; none is touched yet."""
+    return {name: _store(name, store) for name, store in settings.stores.items()}
+
+
+def open_catalog(settings: Settings) -> Catalog:
+    """What is stored: all that `list`, `show`, `restore` and `verify` need; no journal, no state directory."""
+    return Catalog(open_stores(settings))
+
+
+def build(loaded: Loaded, *, clock: Clock = system_clock) -> App:
+    """The parts that work on requests. Creates the state directory where it is missing.
+
+    Raises ConfigError with every problem of the plans, PermanentError where the state directory cannot be used.
+    """
+    settings = loaded.settings
+    stores = open_stores(settings)
+    found = plans.build(loaded, stores)
+    catalog = Catalog(stores)
+    journal = _open_journal(settings.state_dir)
+    held = HeldDeliveries() if settings.settle == "announced" else None
+    sinks = _sinks(settings)
+    announcer = Announcer(journal, sinks, clock, partial(_settle_announced, journal, held))
+    outbox = Outbox(
+        journal=journal,
+        sinks=tuple(name for name in sinks if name != "reply"),
+        node=settings.node,
+        clock=clock,
+        wake=announcer.wake,
+    )
+    around = Surroundings(
+        catalog=catalog,
+        node=settings.node,
+        scratch=settings.state_dir / "scratch",
+        config_digest=loaded.digest,
+        clock=clock,
+    )
+    retry = RetryPolicy(
+        attempts=settings.retry.attempts,
+        first_delay=timedelta(seconds=settings.retry.first_delay_seconds),
+        max_delay=timedelta(seconds=settings.retry.max_delay_seconds),
+    )
+    allowed = settings.queue.reply_to_allowed if settings.queue else ()
+    pipeline = Pipeline(
+        journal=journal,
+        outbox=outbox,
+        plans=found,
+        rules=Rules(retry=retry, reply_to_allowed=allowed),
+        around=around,
+        held=held,
+    )
+    return App(
+        settings=settings,
+        journal=journal,
+        stores=stores,
+        catalog=catalog,
+        plans=found,
+        around=around,
+        outbox=outbox,
+        announcer=announcer,
+        pipeline=pipeline,
+        held=held,
+    )
+
+
+def build_daemon(app: App) -> Daemon:
+    """The worker that `holdfast run` runs. Raises PermanentError where no intake is configured."""
+    settings = app.settings
+    intakes = _intakes(settings)
+    if not intakes:
+        raise PermanentError(
+            "no intake is configured: nobody could ask this worker for anything",
+            hint="set spool.enabled, or configure queue.url",
+        )
+    daemon: Daemon | None = None
+
+    def on_room() -> None:
+        if daemon is not None:
+            daemon.on_room()
+
+    def on_bug(error: BaseException) -> None:
+        if daemon is not None:
+            daemon.on_bug(error)
+
+    scheduler = Scheduler(
+        journal=app.journal,
+        pipeline=app.pipeline,
+        state_dir=settings.state_dir,
+        clock=app.around.clock,
+        concurrency=settings.concurrency,
+        max_accepted=settings.max_accepted,
+        watcher=partial(_watcher, app),
+        on_room=on_room,
+        on_bug=on_bug,
+    )
+    daemon = Daemon(
+        pipeline=app.pipeline,
+        scheduler=scheduler,
+        announcer=app.announcer,
+        intakes=intakes,
+        held=app.held,
+        drain=timedelta(seconds=settings.drain_seconds),
+    )
+    return daemon
+
+
+def _watcher(app: App, _: Entry) -> EventWatcher:
+    return EventWatcher(app.outbox, period_seconds=app.settings.progress_seconds)
+
+
+def _settle_announced(journal: Journal, held: HeldDeliveries | None, request_id: RequestId) -> None:
+    if held is not None:
+        entry = journal.entry(request_id)
+        if entry is not None and entry.state is State.ANNOUNCED:
+            held.settle(request_id)
+
+
+def _open_journal(state_dir: Path) -> Journal:
+    try:
+        for directory in (state_dir, state_dir / "locks", state_dir / "scratch"):
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise PermanentError(
+            f"state directory {state_dir} cannot be made: {error.strerror}",
+            hint="set state_dir to a directory that this user may write and that survives a restart",
+        ) from error
+    return SqliteJournal(state_dir / "journal.sqlite3")
+
+
+def _store(name: str, store: LocalStoreSettings) -> Store:
+    return LocalStore(name, store.path)
+
+
+def _sinks(settings: Settings) -> dict[str, EventSink]:
+    sinks: dict[str, EventSink] = {}
+    if settings.spool.enabled:
+        from worker.spool_events import SpoolEvents
+
+        sinks["spool"] = SpoolEvents(settings.spool_path, keep_days=settings.spool.keep_events_days)
+    if settings.queue is not None:
+        from worker.broker import BrokerPublisher, QueueEvents, ReplyEvents
+
+        publisher = BrokerPublisher(settings.queue)
+        sinks["queue"] = QueueEvents(publisher)
+        sinks["reply"] = ReplyEvents(publisher)
+    return sinks
+
+
+def _intakes(settings: Settings) -> Sequence[Intake]:
+    intakes: list[Intake] = []
+    if settings.spool.enabled:
+        from worker.intake.spool import SpoolIntake
+
+        intakes.append(
+            SpoolIntake(
+                settings.spool_path,
+                worker=settings.node,
+                scan_seconds=settings.spool.scan_seconds,
+                keep_done_days=settings.spool.keep_done_days,
+                max_request_bytes=settings.spool.max_request_bytes,
+            )
+        )
+    if settings.queue is not None:
+        from worker.intake.queue import QueueIntake
+
+        intakes.append(QueueIntake(settings.queue, node=settings.node, settle=settings.settle))
+    return intakes

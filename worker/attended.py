@@ -1,0 +1,83 @@
+"""Works on a request in this very process, for somebody who waits."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from handlers.errors import Cancelled
+from handlers.tools.clock import Clock
+from handlers.tools.lock import Lock
+from worker.app import App
+from worker.control import Watcher
+from worker.events import EventData, ExitCode, Word
+from worker.intake.wire import BackupRequest
+from worker.journal.protocol import Entry
+from worker.scheduler import plan_lock
+
+POLL_SECONDS = 0.2
+
+
+def run_now(
+    app: App,
+    request: BackupRequest,
+    watcher: Watcher,
+    cancelled: threading.Event,
+    *,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> EventData:
+    """Take the request in, work on it until it has an outcome, announce that; returns the outcome.
+
+    Waits while another process works on the plan, and between attempts after a temporary error; `on_wait` is told why.
+    A cancellation concludes the request as `failed` with exit code 130: nobody is left who wants it. Raises
+    RequestRefused, JournalUnavailable.
+    """
+    entry = app.pipeline.begin_manual(request)
+    with _hold(app, entry, cancelled, on_wait):
+        while entry.outcome is None and not cancelled.is_set():
+            if entry.retry_at is not None:
+                on_wait(f"attempt {entry.attempt} failed: {entry.last_error}; next try at {entry.retry_at:%H:%M:%S}")
+                _wait_until(app.around.clock, entry.retry_at, cancelled)
+            if not cancelled.is_set():
+                entry = app.pipeline.work(entry.request_id, watcher, cancelled)
+        if entry.outcome is None:
+            entry = app.outbox.conclude(entry, _interrupted(entry))
+    app.announcer.flush()
+    if entry.outcome is None:
+        raise AssertionError("a concluded request has an outcome")
+    return EventData.model_validate_json(entry.outcome)
+
+
+def _hold(app: App, entry: Entry, cancelled: threading.Event, on_wait: Callable[[str], None]) -> Lock:
+    path = plan_lock(app.settings.state_dir, entry.plan)
+    told = False
+    while True:
+        lock = Lock.try_hold(path)
+        if lock is not None:
+            return lock
+        if cancelled.is_set():
+            app.outbox.conclude(entry, _interrupted(entry))
+            raise Cancelled("asked to stop while another backup of this plan was running")
+        if not told:
+            on_wait(f"another process of this host is working on plan {entry.plan}")
+            told = True
+        cancelled.wait(POLL_SECONDS)
+
+
+def _wait_until(clock: Clock, due: datetime, cancelled: threading.Event) -> None:
+    while clock() < due and not cancelled.wait(POLL_SECONDS):
+        pass
+
+
+def _interrupted(entry: Entry) -> EventData:
+    return EventData(
+        outcome=Word.FAILED,
+        exit_code=ExitCode.INTERRUPTED,
+        request_id=entry.request_id,
+        backup_id=entry.backup_id,
+        plan=entry.plan,
+        operation=entry.request.data.operation,
+        error="interrupted",
+        labels=entry.request.data.labels,
+    )

@@ -1,0 +1,262 @@
+"""The connection to a message broker, whichever kind of broker it is.
+
+kombu's and its transports' errors end here: callers hear of BrokerAway (later), BrokerRefused (a person must look) and
+Unroutable (this message has no taker).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import amqp
+import redis
+from amqp.exceptions import AMQPError, MessageNacked
+from kombu import Connection
+from kombu.exceptions import KombuError
+
+from config.settings import Queue
+from handlers.errors import PermanentError, TemporaryError
+from worker.broker_rescue import RedisTransport, tolerant_frame_handler
+
+SWEEP_SECONDS: Final = 1.0
+"""How long a pump sleeps at most: heartbeats and Redis' lost messages are looked after that often."""
+
+_PARTIAL_FRAME_SECONDS: Final = 0.05
+"""How long to wait for the rest of a frame; what was read of it is kept for the next time."""
+
+_TROUBLE: Final = (AMQPError, MessageNacked, KombuError, redis.RedisError, OSError)
+_PASSING: Final = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.OutOfMemoryError,
+    redis.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+)
+_PASSING_WORDS: Final = ("LOADING", "MISCONF", "BUSY", "MASTERDOWN", "NOREPLICAS")
+
+
+class BrokerAway(TemporaryError):
+    """The broker cannot be reached, or has no room: nothing was promised."""
+
+
+class BrokerRefused(PermanentError):
+    """The broker answered, and the answer is no: a person must look."""
+
+
+class Unroutable(PermanentError):
+    """The broker has no queue for this message."""
+
+
+class Kind(StrEnum):
+    """Brokers that differ in what they promise."""
+
+    AMQP = "amqp"
+    REDIS = "redis"
+    OTHER = "other"
+
+
+class Link:
+    """One open connection. It belongs to the thread that opened it."""
+
+    def __init__(self, settings: Queue, *, role: str, heartbeats: bool) -> None:
+        """Connect to the first broker of the URL that answers; raises BrokerAway or BrokerRefused.
+
+        Without heartbeats, a connection that is not used for long may be found dead on its next use.
+        """
+        self.settings = settings
+        self._role = role
+        self._heartbeat_seconds = settings.heartbeat_seconds if heartbeats else 0
+        brokers = settings.connection_url.reveal().split(";")
+        for number, url in enumerate(brokers, start=1):
+            self.address, self.kind = address(url), _kind(url)
+            try:
+                with self.translated("connect"):
+                    self._connection = self._connected(url)
+                break
+            except (BrokerAway, BrokerRefused):
+                if number == len(brokers):
+                    raise
+
+    @property
+    def server(self) -> tuple[str, str]:
+        """Product and version, as the broker tells them."""
+        if self.kind is Kind.AMQP:
+            properties = self._connection.connection.server_properties
+            return str(properties.get("product", "unknown")), str(properties.get("version", "unknown"))
+        if self.kind is Kind.REDIS:
+            with self.translated("ask for the version"):
+                info = self.channel().client.info("server")
+            return str(info.get("server_name", "redis")), str(info.get("redis_version", "unknown"))
+        return self._connection.transport.driver_name, "unknown"
+
+    def channel(self) -> Any:  # kombu has no types
+        """A new channel, which gives bodies as the bytes they are."""
+        with self.translated("open a channel"):
+            channel = self._connection.channel()
+        channel.auto_decode = False
+        return channel
+
+    def drain(self) -> None:
+        """Let the callbacks of consumers have what has arrived; never waits."""
+        with self.translated("receive"):
+            while self._readable():
+                try:
+                    self._connection.drain_events(timeout=_PARTIAL_FRAME_SECONDS if self.kind is Kind.AMQP else 0)
+                except TimeoutError:
+                    return
+
+    def beat(self) -> None:
+        """Keep the connection alive and find out whether it is; call at least every `pause_seconds`, after `drain`."""
+        if self.kind is Kind.AMQP:
+            with self.translated("heartbeat"):
+                self._connection.heartbeat_check(rate=2)
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long `wait` may take without harm to the heartbeats."""
+        return min(SWEEP_SECONDS, (self._heartbeat_seconds or 60) / 4)
+
+    def wait(self, wake: int | None = None) -> None:
+        """Sleep until something arrives, the file descriptor `wake` is readable, or `pause_seconds` have passed."""
+        if self._buffered():
+            return
+        poll = select.poll()
+        for descriptor in (*self._descriptors(), *(() if wake is None else (wake,))):
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(self.pause_seconds * 1000)
+
+    def close(self) -> None:
+        """Say goodbye to the broker; what is unsettled goes back to its queue. Safe to repeat, raises nothing."""
+        with contextlib.suppress(BrokerAway, BrokerRefused), self.translated("close"):
+            self._connection.release()
+
+    def abandon(self) -> None:
+        """Let go of a connection that is broken, without a word to the broker. Safe to repeat, raises nothing."""
+        transport = self._connection.transport
+        for channel in getattr(transport, "channels", None) or ():
+            # kombu would hand back what is unsettled once more, over a new connection, whenever this is collected.
+            channel.qos.restore_at_shutdown = False
+        with contextlib.suppress(BrokerAway, BrokerRefused), self.translated("close"):
+            self._connection.collect(socket_timeout=0.1)
+
+    @contextlib.contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """Run the block; what the broker's library raises in it comes out as one of our errors."""
+        try:
+            yield
+        except _TROUBLE as error:
+            raise _translate(error, f"{doing}: {self.address}") from error
+
+    def _connected(self, url: str) -> Connection:
+        seconds = self.settings.connect_timeout_seconds
+        secure = urlsplit(url).scheme.lower() in {"amqps", "rediss"}
+        connection = Connection(
+            url,
+            transport=RedisTransport if self.kind is Kind.REDIS else None,
+            heartbeat=self._heartbeat_seconds,
+            connect_timeout=seconds,
+            ssl=_ssl_options(self.kind) if secure else False,
+            transport_options=self._options(),
+        )
+        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        if self.kind is Kind.AMQP:
+            # amqp waits for answers without end: a broker that hangs would take the thread with it.
+            connection.connection.sock.settimeout(seconds)
+        return connection
+
+    def _options(self) -> dict[str, object]:
+        seconds, name = self.settings.connect_timeout_seconds, self.settings.name
+        match self.kind:
+            case Kind.AMQP:
+                return {
+                    "confirm_publish": True,
+                    "client_properties": {"connection_name": f"holdfast {self._role}"},
+                    "frame_handler": tolerant_frame_handler,
+                    # amqp's default is one second: the smallest hiccup of the network would end the connection.
+                    "socket_settings": {socket.TCP_USER_TIMEOUT: int(seconds * 1000)},
+                }
+            case Kind.REDIS:
+                return {
+                    "visibility_timeout": self.settings.visibility_timeout_seconds,
+                    "socket_timeout": seconds,
+                    "socket_connect_timeout": seconds,
+                    "socket_keepalive": True,
+                    "client_name": f"holdfast-{self._role.replace(' ', '-')}",
+                    # By default every user of kombu in one database shares these, with the shortest visibility timeout.
+                    "unacked_key": f"{name}.unacked",
+                    "unacked_index_key": f"{name}.unacked_index",
+                    "unacked_mutex_key": f"{name}.unacked_mutex",
+                }
+            case Kind.OTHER:
+                return {"visibility_timeout": self.settings.visibility_timeout_seconds}
+
+    def _descriptors(self) -> Sequence[int]:
+        match self.kind:
+            case Kind.AMQP:
+                return (self._connection.connection.sock.fileno(),)
+            case Kind.REDIS:
+                return tuple(self._connection.transport.cycle.fds)
+            case Kind.OTHER:
+                return ()
+
+    def _readable(self) -> bool:
+        if self.kind is not Kind.AMQP or self._buffered():
+            return True
+        return bool(select.select(self._descriptors(), (), (), 0)[0])
+
+    def _buffered(self) -> bool:
+        # What TLS has decrypted already makes no socket readable.
+        if self.kind is not Kind.AMQP:
+            return False
+        connection_socket = self._connection.connection.sock
+        return isinstance(connection_socket, ssl.SSLSocket) and connection_socket.pending() > 0
+
+
+def address(url: str) -> str:
+    """Where the broker is, for people: neither user nor password."""
+    split = urlsplit(url)
+    port = f":{split.port}" if split.port else ""
+    return f"{split.scheme}://{split.hostname or 'localhost'}{port}{split.path}"
+
+
+def _kind(url: str) -> Kind:
+    scheme = urlsplit(url).scheme.lower()
+    if scheme in {"amqp", "amqps"}:
+        return Kind.AMQP
+    return Kind.REDIS if scheme in {"redis", "rediss"} else Kind.OTHER
+
+
+def _ssl_options(kind: Kind) -> dict[str, object]:
+    # Left to itself kombu checks no host name for amqps, and nothing at all for rediss. None: the name in the URL.
+    return {"server_hostname": None} if kind is Kind.AMQP else {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+
+
+def _translate(error: Exception, doing: str) -> TemporaryError | PermanentError:
+    text = " ".join(str(getattr(error, "reply_text", None) or error or type(error).__name__).split())
+    message = f"{doing}: {text}"
+    match error:
+        case (
+            amqp.AccessRefused()
+            | amqp.NotAllowed()
+            | redis.AuthenticationError()
+            | redis.exceptions.AuthorizationError()
+        ):
+            return BrokerRefused(message, hint="look at user, password, virtual host and permissions of queue.url")
+        case ssl.SSLCertVerificationError():
+            return BrokerRefused(message, hint="the broker's certificate is not trusted: set SSL_CERT_FILE to its CA's")
+        case redis.ResponseError() if not isinstance(error, _PASSING) and not text.startswith(_PASSING_WORDS):
+            return Unroutable(message) if text.startswith("WRONGTYPE") else BrokerRefused(message)
+        case amqp.NotFound():
+            return BrokerRefused(message)
+        case MessageNacked():
+            return BrokerAway(f"{doing}: the broker takes no more messages", hint="is a queue full, or a disk?")
+        case _:
+            return BrokerAway(message)

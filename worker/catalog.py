@@ -1,0 +1,167 @@
+"""Finds backup sets: what exists is what the manifests in the stores say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from handlers.contract import BackupId, Part, PlanName
+from handlers.errors import IntegrityError, PermanentError
+from handlers.tools.checksum import checked
+from worker.levels import ChainBroken, levels_to_restore, newest
+from worker.manifest import MANIFEST, Manifest, decode
+from worker.stores.protocol import SetMissing, SetName, Store
+
+
+class SetNotFound(PermanentError):
+    """No set, or more than one, answers to the name that was given."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSet:
+    """One committed set in one store; reads it as `handlers.contract.SetReader` promises."""
+
+    store: Store
+    manifest: Manifest
+
+    @property
+    def name(self) -> SetName:
+        """Where it is."""
+        return SetName(plan=self.manifest.plan_name, backup_id=self.manifest.id)
+
+    @property
+    def backup_id(self) -> BackupId:
+        """Which set it is."""
+        return self.manifest.id
+
+    @property
+    def level(self) -> int:
+        """Its level."""
+        return self.manifest.level
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts by name."""
+        return {record.name: record.part() for record in self.manifest.parts}
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        """The whole part; raises IntegrityError at the end at the latest if it is not what the manifest tells of."""
+        part = self._part(name)
+        return checked(
+            self._present(name, self.store.stream(self.name, name)),
+            size_bytes=part.size_bytes,
+            sha256=part.sha256,
+            name=f"part {name} of set {self.name} in store {self.store.name}",
+        )
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """These stored bytes of the part."""
+        self._part(name)
+        try:
+            return self.store.read_range(self.name, name, offset, length)
+        except SetMissing as error:
+            raise self._lost(name) from error
+
+    def _part(self, name: str) -> Part:
+        part = self.parts.get(name)
+        if part is None:
+            raise IntegrityError(f"set {self.name} has no part {name}")
+        return part
+
+    def _present(self, name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        try:
+            yield from chunks
+        except SetMissing as error:
+            raise self._lost(name) from error
+
+    def _lost(self, name: str) -> IntegrityError:
+        return IntegrityError(f"part {name} of set {self.name} is missing from store {self.store.name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damaged:
+    """A set whose manifest cannot be read."""
+
+    store: Store
+    name: SetName
+    error: IntegrityError
+
+
+class Catalog:
+    """The sets of all configured stores."""
+
+    def __init__(self, stores: Mapping[str, Store]) -> None:
+        self._stores = stores
+
+    def look(self, store: Store, plan: PlanName | None = None) -> Iterator[StoredSet | Damaged]:
+        """Every set of a store, in no order. A set that is expired meanwhile is left out."""
+        for name in store.names(plan):
+            try:
+                yield self.read(store, name)
+            except SetMissing:
+                continue
+            except IntegrityError as error:
+                yield Damaged(store=store, name=name, error=error)
+
+    def read(self, store: Store, name: SetName) -> StoredSet:
+        """One set. Raises SetMissing, or IntegrityError where the manifest is damaged."""
+        manifest = decode(store.read(name, MANIFEST), name=f"{MANIFEST} of set {name} in store {store.name}")
+        if SetName(plan=manifest.plan_name, backup_id=manifest.id) != name:
+            raise IntegrityError(
+                f"{MANIFEST} of set {name} in store {store.name} belongs to {manifest.plan}/{manifest.id}"
+            )
+        return StoredSet(store=store, manifest=manifest)
+
+    def sets(self, store: Store, plan: PlanName) -> list[StoredSet]:
+        """The readable sets of a plan, oldest first."""
+        found = [item for item in self.look(store, plan) if isinstance(item, StoredSet)]
+        return sorted(found, key=lambda stored: (stored.manifest.finished, stored.backup_id))
+
+    def chain(self, upto: StoredSet) -> tuple[StoredSet, ...]:
+        """The sets a restore needs, oldest first. Raises ChainBroken; reads manifests only."""
+        manifests: dict[BackupId, Manifest] = {}
+        wanted: str | None = upto.manifest.backup_id
+        while wanted is not None and BackupId(wanted) not in manifests:
+            name = SetName(plan=upto.manifest.plan_name, backup_id=BackupId(wanted))
+            try:
+                manifest = self.read(upto.store, name).manifest
+            except SetMissing:
+                break  # levels_to_restore says which set needs the missing one
+            manifests[manifest.id] = manifest
+            wanted = manifest.parent
+        if wanted is not None and BackupId(wanted) in manifests:
+            raise ChainBroken(f"the parents of set {upto.name} form a circle")
+        return tuple(StoredSet(store=upto.store, manifest=m) for m in levels_to_restore(manifests, upto.backup_id))
+
+    def find(self, text: str) -> StoredSet:
+        """The set a person means: PLAN (its newest), a backup id or the start of one, or PLAN/ID.
+
+        Raises SetNotFound, or IntegrityError where the one that is meant has a damaged manifest.
+        """
+        plan, slash, start = text.rpartition("/")
+        names = [
+            (store, name) for store in self._stores.values() for name in store.names(PlanName(plan) if slash else None)
+        ]
+        exact = [(store, name) for store, name in names if name.backup_id == start]
+        matches = exact or [(store, name) for store, name in names if start and name.backup_id.startswith(start)]
+        if not slash and any(name.plan == text for _, name in names):
+            return self._newest(PlanName(text))
+        if not matches:
+            raise SetNotFound(f"no backup set {text!r}", hint="`holdfast list` shows what is stored")
+        if len(matches) > 1:
+            listed = ", ".join(sorted(f"{name} in {store.name}" for store, name in matches)[:10])
+            raise SetNotFound(f"{text!r} fits {len(matches)} backup sets", hint=f"say which: {listed}")
+        return self.read(*matches[0])
+
+    def _newest(self, plan: PlanName) -> StoredSet:
+        found: Sequence[StoredSet | Damaged] = [
+            item for store in self._stores.values() for item in self.look(store, plan)
+        ]
+        readable = [item for item in found if isinstance(item, StoredSet)]
+        tip = newest(item.manifest for item in readable)
+        damaged = next((item for item in found if isinstance(item, Damaged)), None)
+        if tip is None and damaged is not None:
+            raise damaged.error
+        return next(item for item in readable if tip is not None and item.backup_id == tip.backup_id)

@@ -1,0 +1,182 @@
+"""Runs the worker: its threads, its signals, its end.
+
+Threads: one for each intake, one that empties the outbox, one that fills the slots, one for each request that is worked
+on. A side thread that ends before its time ends the process: half a worker is worse than none, because nobody notices.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from types import FrameType
+
+from loguru import logger
+
+from handlers.errors import HoldfastError
+from worker.announcer import Announcer
+from worker.intake.delivery import Delivery, Gate, Intake, Settlement
+from worker.intake.held import HeldDeliveries
+from worker.journal.protocol import JournalUnavailable
+from worker.pipeline import Pipeline
+from worker.scheduler import Scheduler
+
+CANCEL_SECONDS = 10.0
+"""How long cancelled work gets to end its programs."""
+JOURNAL_AWAY_SECONDS = 5.0
+"""Between two attempts to take in a delivery that the journal had no room for."""
+
+
+class Daemon:
+    """A worker from its first breath to its last."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        scheduler: Scheduler,
+        announcer: Announcer,
+        intakes: Sequence[Intake],
+        held: HeldDeliveries | None,
+        drain: timedelta,
+    ) -> None:
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._announcer = announcer
+        self._intakes = intakes
+        self._held = held
+        self._drain = drain
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._broken: str | None = None
+        self._room_changed = threading.Condition()
+        self._aside: list[Delivery] = []
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT; returns the exit code: 0 after a drain, 1 when a part of the worker died."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        side = [self._start("scheduler", self._scheduler.run), self._start("announcer", self._announcer.run)]
+        brought = [self._start(f"intake-{intake.name}", self._run_intake(intake)) for intake in self._intakes]
+        logger.info("worker_started", intakes=[intake.name for intake in self._intakes])
+        while not self._stop.wait(JOURNAL_AWAY_SECONDS):
+            self._take_in_again()
+        self._end(side, brought)
+        if self._broken is not None:
+            logger.error("worker_broken", reason=self._broken, next="the process ends; whoever runs it starts it again")
+            return 1
+        logger.info("worker_stopped")
+        return 0
+
+    def accept(self, delivery: Delivery) -> None:
+        """Take in one delivery; the intakes call this through their gate.
+
+        While the journal cannot be written the delivery is put aside, unsettled, and nothing more is let in: an
+        intake's thread must not be kept waiting, it has heartbeats to send.
+        """
+        try:
+            entry = self._pipeline.accept(delivery)
+        except JournalUnavailable as error:
+            if not self._aside:
+                logger.error("journal_away", error=str(error), next="nothing is taken in until it can be written")
+            self._aside.append(delivery)
+            return
+        if entry is not None:
+            self._scheduler.fill()
+
+    def _take_in_again(self) -> None:
+        aside, self._aside = self._aside, []
+        for delivery in aside:
+            self.accept(delivery)
+        if aside and not self._aside:
+            logger.info("journal_back")
+            self.on_room()
+
+    def on_room(self) -> None:
+        """A slot became free: whoever brings requests may bring one more."""
+        with self._room_changed:
+            self._room_changed.notify_all()
+        for intake in self._intakes:
+            intake.poke()
+
+    def on_bug(self, error: BaseException) -> None:
+        """A thread died of this: stop everything."""
+        self._fail(f"{threading.current_thread().name}: {type(error).__name__}: {error}")
+
+    def _gate(self) -> Gate:
+        def room() -> int:
+            return 0 if self._aside else self._scheduler.room()
+
+        def wait_for_room(seconds: float) -> bool:
+            with self._room_changed:
+                return self._room_changed.wait_for(lambda: room() > 0, seconds)
+
+        return Gate(deliver=self.accept, room=room, wait_for_room=wait_for_room)
+
+    def _run_intake(self, intake: Intake) -> Callable[[], None]:
+        return lambda: intake.run(self._gate())
+
+    def _start(self, name: str, body: Callable[[], None]) -> threading.Thread:
+        def root() -> None:
+            try:
+                body()
+            except HoldfastError as error:
+                # An intake that can never work, for instance for want of rights, says so with a reason.
+                self._fail(f"{name}: {error}")
+            except BaseException as error:
+                logger.opt(exception=error).error("thread_died", thread=name)
+                self.on_bug(error)
+                raise
+            else:
+                if not self._stop.is_set():
+                    self._fail(f"{name} ended before its time")
+
+        # Not daemonic: the process must not end under a thread that is writing.
+        thread = threading.Thread(target=root, name=name)
+        thread.start()
+        return thread
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        # Only flags here: a signal handler runs between any two instructions of the main thread.
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    def _fail(self, reason: str) -> None:
+        self._broken = self._broken or reason
+        self._stop.set()
+
+    def _end(self, side: Sequence[threading.Thread], brought: Sequence[threading.Thread]) -> None:
+        """Nothing new in; let work end, or hand it back; then tell the outcomes; then settle the deliveries."""
+        logger.info("worker_drains", seconds=self._drain.total_seconds(), running=len(self._scheduler.running()))
+        for intake in self._intakes:
+            intake.stop()
+        self._scheduler.stop()
+        if not self._wait_for_work():
+            logger.warning("work_cancelled", requests=list(self._scheduler.running().values()))
+            self._scheduler.cancel()
+            self._scheduler.wait_idle(CANCEL_SECONDS)
+        self._announcer.stop()
+        for thread in side:
+            thread.join()
+        self._announcer.flush_once()
+        for delivery in self._aside:
+            delivery.settle(Settlement.HAND_BACK)
+        if self._held is not None:
+            self._held.hand_back()
+        for intake in self._intakes:
+            intake.close()
+        for thread in brought:
+            thread.join()
+        self._announcer.close()
+
+    def _wait_for_work(self) -> bool:
+        # In short pieces, so that a second signal is heard: cancel now.
+        left = self._drain.total_seconds()
+        while left > 0 and not self._hurry.is_set():
+            piece = min(left, 0.2)
+            if self._scheduler.wait_idle(piece):
+                return True
+            left -= piece
+        return self._scheduler.wait_idle(0)

@@ -1,0 +1,180 @@
+"""The manifest: the one small file that makes a backup set exist.
+
+Pure. Field by field in `docs/formats.md`; `holdfast schema manifest` prints the JSON Schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import orjson
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from handlers.contract import BackupId, Frames, Part, PlanName
+from handlers.errors import IntegrityError
+
+FORMAT: Literal[1] = 1
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+GUIDE = "RESTORE.md"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class FrameRecord(_Record):
+    """How a part is cut into frames."""
+
+    count: int = Field(ge=0)
+    """Number of frames."""
+    frame_bytes: int = Field(gt=0)
+    """Uncompressed bytes of every frame but the last."""
+    table: str
+    """Name of the part that lists the frames."""
+
+
+class PartRecord(_Record):
+    """One file of the set."""
+
+    name: str
+    """File name inside the set."""
+    bytes: int = Field(ge=0)
+    """Size as stored."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the bytes as stored."""
+    codec: str = "none"
+    """How the part is compressed: none, zstd, gzip, bzip2 or xz."""
+    frames: FrameRecord | None = None
+    """Present where single frames can be fetched."""
+
+    @classmethod
+    def of(cls, part: Part) -> PartRecord:
+        """The record of a part that was written."""
+        frames = part.frames and FrameRecord(
+            count=part.frames.count, frame_bytes=part.frames.frame_bytes, table=part.frames.table
+        )
+        return cls(name=part.name, bytes=part.size_bytes, sha256=part.sha256, codec=part.codec, frames=frames or None)
+
+    def part(self) -> Part:
+        """The part as handlers know it."""
+        frames = self.frames and Frames(
+            count=self.frames.count, frame_bytes=self.frames.frame_bytes, table=self.frames.table
+        )
+        return Part(name=self.name, size_bytes=self.bytes, sha256=self.sha256, codec=self.codec, frames=frames or None)
+
+
+class ProblemRecord(_Record):
+    """One file that is not in the set as it should be."""
+
+    kind: str
+    """unreadable, vanished, changed, socket, unknown_type, renamed or other."""
+    path: str
+    """The name; `\\xNN` stands for a byte that is no printable UTF-8, `\\\\` for a backslash."""
+    detail: str
+    """What the system said."""
+
+
+class Counts(_Record):
+    """How much there is."""
+
+    files: int
+    """Members, directories included."""
+    bytes_in: int
+    """Bytes read from the subject."""
+    bytes_out: int
+    """Bytes stored, all parts together."""
+
+
+class Manifest(_Record):
+    """Everything there is to know about one backup set."""
+
+    format: Literal[1] = FORMAT
+    """Version of this format; every version ever released stays readable."""
+    backup_id: str
+    """Names the set; fixed by the request."""
+    request_id: str
+    """The producer's id of the request that asked for it."""
+    request_digest: str = Field(pattern="^[0-9a-f]{64}$")
+    """Tells another request that wrongly uses the same id from this one."""
+    plan: str
+    """The plan that was run."""
+    handler: str
+    """The kind of backup."""
+    subject: str
+    """What was backed up."""
+    level: int = Field(ge=0)
+    """0 stands on its own; level n needs its parent."""
+    parent: str | None = None
+    """backup_id of the set this one builds on."""
+    level_reason: str
+    """Why this level was chosen."""
+    host: str
+    """The node that made it."""
+    started: AwareDatetime
+    """When the subject began to be read."""
+    finished: AwareDatetime
+    """When the last part was written."""
+    outcome: Literal["succeeded", "partial"]
+    """`partial`: some content that the plan asked for could not be read; see `problems`."""
+    counts: Counts
+    """Sizes."""
+    parts: tuple[PartRecord, ...]
+    """The files of the set, other than this one."""
+    excluded: tuple[str, ...] = ()
+    """Patterns that kept files out."""
+    problems: tuple[ProblemRecord, ...] = ()
+    """The first 1000 files that are not in the set as they should be."""
+    problem_counts: dict[str, int] = {}
+    """All of them, by kind."""
+    warnings: tuple[str, ...] = ()
+    """Sentences worth a look this week."""
+    tools: dict[str, str] = {}
+    """Versions of the programs that made the set."""
+    labels: dict[str, str] = {}
+    """Labels of the plan and of the request."""
+    reason: str | None = None
+    """Why the caller wanted it, in the caller's words."""
+    config_digest: str
+    """SHA-256 of the effective configuration, secrets left out."""
+    previous: str | None = None
+    """SHA-256 of the manifest of the plan's set before this one."""
+
+    @property
+    def id(self) -> BackupId:
+        """The set's name, typed."""
+        return BackupId(self.backup_id)
+
+    @property
+    def plan_name(self) -> PlanName:
+        """The plan's name, typed."""
+        return PlanName(self.plan)
+
+    def encode(self) -> bytes:
+        """The file's bytes: indented JSON with a final newline, the same for the same manifest."""
+        document = self.model_dump(mode="json")
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def decode(content: bytes, *, name: str) -> Manifest:
+    """The manifest in these bytes. Raises IntegrityError naming the file where it is none."""
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(step) for step in first["loc"]) or "document"
+        raise IntegrityError(
+            f"{name} is not a manifest of format {FORMAT}: {where}: {first['msg']}",
+            hint="`holdfast verify` tells what else is damaged; a newer Holdfast may have written it",
+        ) from error
+
+
+def digest(content: bytes) -> str:
+    """The SHA-256 by which events and the next manifest of the plan refer to a manifest's bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sums(parts: tuple[PartRecord, ...]) -> bytes:
+    """SHA256SUMS as `sha256sum -c` accepts it."""
+    return "".join(f"{part.sha256}  {part.name}\n" for part in parts).encode()

@@ -1,0 +1,55 @@
+"""Decides whether a well-formed request is allowed.
+
+Pure. A message can only name a plan that the operator configured, and narrow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+
+from handlers.contract import PlanName
+from worker.intake.wire import BackupRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowed:
+    """The request may be worked on."""
+
+    plan: PlanName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """The request is answered with `refused`."""
+
+    reason: str
+    hint: str | None = None
+
+
+def authorise(
+    request: BackupRequest, *, plans: Collection[PlanName], reply_to_allowed: Sequence[str], now: datetime
+) -> Allowed | Denied:
+    """Whether this request may run on a worker with these enabled plans."""
+    plan = PlanName(request.data.plan)
+    if plan not in plans:
+        # The other plans are not named: the answer goes to whoever sent the message.
+        return Denied(
+            reason=f"this worker has no plan {plan!r}",
+            hint="`holdfast config show` lists the plans and which are enabled",
+        )
+    if not may_answer(request, reply_to_allowed):
+        return Denied(
+            reason=f"answers may not be sent to {request.reply_to!r}",
+            hint="the setting queue.reply_to_allowed lists what reply queues may be called",
+        )
+    if request.data.not_after is not None and request.data.not_after < now:
+        return Denied(reason=f"its deadline not_after={request.data.not_after.isoformat()} has passed")
+    return Allowed(plan=plan)
+
+
+def may_answer(request: BackupRequest, reply_to_allowed: Sequence[str]) -> bool:
+    """Whether an answer may go where the request wants it: a message must not write into any queue it likes."""
+    return request.reply_to is None or any(fnmatchcase(request.reply_to, allowed) for allowed in reply_to_allowed)

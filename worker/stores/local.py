@@ -1,0 +1,253 @@
+"""Keeps backup sets in a directory of this machine.
+
+    <path>/<plan>/<backup_id>/         a committed set: parts, small files, manifest.json
+    <path>/.holdfast/drafts/           sets being written, see `worker.stores.local_draft`
+    <path>/.holdfast/expired/          sets on their way out: whatever is here is removed by the next sweep
+
+Directories are 0700, files 0400: a backup holds private files, whatever the umask says. `rsync`, `tar` and `sha256sum`
+read it as the user of the worker or as root.
+
+The directory itself must exist. Where the disk may be missing, use a directory below the mount point: the mount point
+is there without the disk, too. On a network file system flock must work between hosts (NFS without `local_lock`),
+otherwise the sweep of one host takes the living drafts of another for dead ones.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from handlers.contract import BackupId, PlanName
+from handlers.tools.atomic import fsync_directory
+from handlers.tools.lock import Lock
+from worker.manifest import MANIFEST
+from worker.stores.disk_errors import require_root, store_error, translated
+from worker.stores.local_draft import DIRECTORY_MODE, OWNER_SUFFIX, LocalDraft, own_record
+from worker.stores.names import checked_name, checked_set
+from worker.stores.protocol import SetMissing, SetName, StoreRefused
+from worker.stores.removal import remove_tree
+
+CHUNK_BYTES = 1 << 20
+_PROBE = SetName(plan=PlanName("check"), backup_id=BackupId("check"))
+
+
+class LocalStore:
+    """A store below a directory; safe from any thread, shared with any number of processes."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        """Touches nothing: a store that is away does not keep the worker from starting."""
+        self._name = name
+        self._path = path
+        self._drafts = path / ".holdfast" / "drafts"
+        self._expired = path / ".holdfast" / "expired"
+
+    @property
+    def name(self) -> str:
+        """As in the configuration."""
+        return self._name
+
+    @property
+    def path(self) -> Path:
+        """The store's directory."""
+        return self._path
+
+    def draft(self, name: SetName) -> LocalDraft:
+        """Begin a set. Raises StoreUnavailable or StoreRefused."""
+        checked_set(name)
+        self._make_own_directories()
+        return LocalDraft(self._name, self._path, name, self._drafts)
+
+    def names(self, plan: PlanName | None = None) -> Iterator[SetName]:
+        """The committed sets, in no order; files and directories of others are passed over.
+
+        Raises StoreUnavailable where the store's directory is missing, which is not the same as empty.
+        """
+        require_root(self._name, self._path)
+        plans = self._directories(self._path) if plan is None else iter([checked_name(plan)])
+        for plan_name in plans:
+            for backup_id in self._directories(self._path / plan_name):
+                name = SetName(plan=PlanName(plan_name), backup_id=BackupId(backup_id))
+                if self._is_committed(name):
+                    yield name
+
+    def exists(self, name: SetName) -> bool:
+        """Whether the set is committed. Raises StoreUnavailable where nobody can know."""
+        require_root(self._name, self._path)
+        return self._is_committed(checked_set(name))
+
+    def read(self, name: SetName, file: str) -> bytes:
+        """A small file of a committed set. Raises SetMissing, StoreUnavailable or StoreRefused."""
+        return self.read_range(name, file, 0, self.size(name, file))
+
+    def stream(self, name: SetName, file: str) -> Iterator[bytes]:
+        """The file in chunks of 1 MiB. Raises SetMissing, now or, where it is expired meanwhile, at the first chunk."""
+        self.size(name, file)
+        return self._chunks(name, file)
+
+    def read_range(self, name: SetName, file: str, offset: int, length: int) -> bytes:
+        """These bytes of the file; fewer only at its end. Raises SetMissing, StoreUnavailable or StoreRefused."""
+        if offset < 0 or length < 0:
+            raise ValueError(f"no range of a file: {length} bytes at {offset}")
+        descriptor = self._open(name, file)
+        try:
+            return self._pread(descriptor, name, file, offset, length)
+        finally:
+            os.close(descriptor)
+
+    def size(self, name: SetName, file: str) -> int:
+        """Bytes of a file of a committed set. Raises SetMissing, StoreUnavailable or StoreRefused."""
+        descriptor = self._open(name, file)
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def expire(self, name: SetName) -> None:
+        """Make the set not exist; gone already is fine.
+
+        One rename takes the whole set out of sight, the manifest with it, so that no reader meets half a set.
+        If we die here, sweep removes the rest. A directory without a manifest is no set, and is left alone.
+        """
+        if not self.exists(name):
+            return
+        self._make_own_directories()
+        source = self._path / name.plan / name.backup_id
+        target = self._expired / f"{name.backup_id}.{os.urandom(8).hex()}"
+        with translated(self._name, source):
+            try:
+                source.rename(target)
+            except FileNotFoundError:
+                return  # somebody else expired it
+            fsync_directory(source.parent)
+            fsync_directory(self._expired)
+            (target / MANIFEST).unlink(missing_ok=True)
+            remove_tree(target)
+
+    def sweep(self) -> int:
+        """Remove drafts whose owner is dead and sets whose expiry was cut short; says how many."""
+        require_root(self._name, self._path)
+        for record in self._listing(self._drafts):
+            if record.endswith(OWNER_SUFFIX):
+                self._retire_dead_draft(self._drafts / record)
+        removed = 0
+        for leftover in self._listing(self._expired):
+            with translated(self._name, self._expired / leftover):
+                remove_tree(self._expired / leftover)
+            removed += 1
+        return removed
+
+    def free_bytes(self) -> int | None:
+        """Room that is left for this user. Raises StoreUnavailable."""
+        require_root(self._name, self._path)
+        with translated(self._name, self._path):
+            room = os.statvfs(self._path)
+        return room.f_bavail * room.f_frsize
+
+    def check(self) -> None:
+        """Lock, write, fsync, read back and remove, as a draft does it. Raises StoreUnavailable or StoreRefused."""
+        content = os.urandom(CHUNK_BYTES // 16)
+        draft = self.draft(_PROBE)
+        try:
+            part = draft.open_part("probe")
+            part.write(content)
+            part.close()
+            if draft.read_back("probe") != content:
+                raise StoreRefused(
+                    f"store {self._name}: what was written below {self._path} reads back differently",
+                    hint="look at the disk's health before trusting it with backups",
+                )
+        finally:
+            draft.discard()
+
+    def _make_own_directories(self) -> None:
+        require_root(self._name, self._path)
+        for directory in (self._drafts.parent, self._drafts, self._expired):
+            with translated(self._name, directory):
+                directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+
+    def _retire_dead_draft(self, record: Path) -> None:
+        draft = record.with_name(record.name.removesuffix(OWNER_SUFFIX))
+        with translated(self._name, draft):
+            lock = Lock.try_hold(record)
+            if lock is None:
+                return
+            with lock:
+                content = record.read_bytes()
+                # Empty: its owner died before it had written, or the power went before the disk had it.
+                if content and not content.startswith(own_record(draft)):
+                    return
+                self._expired.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+                try:
+                    draft.rename(self._expired / draft.name)
+                    fsync_directory(self._expired)
+                    fsync_directory(self._drafts)
+                except FileNotFoundError:
+                    pass  # it was committed, or its owner died before making it
+                lock.remove()
+
+    def _directories(self, path: Path) -> Iterator[str]:
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                        yield entry.name
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise store_error(error, self._name, path) from error
+
+    def _listing(self, path: Path) -> list[str]:
+        try:
+            return [entry.name for entry in path.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise store_error(error, self._name, path) from error
+
+    def _is_committed(self, name: SetName) -> bool:
+        manifest = self._path / name.plan / name.backup_id / MANIFEST
+        try:
+            return stat.S_ISREG(manifest.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise store_error(error, self._name, manifest) from error
+
+    def _open(self, name: SetName, file: str) -> int:
+        checked_name(file)
+        if not self.exists(name):
+            raise SetMissing(f"store {self._name} has no set {name}")
+        path = self._path / name.plan / name.backup_id / file
+        try:
+            if not path.is_file():
+                raise SetMissing(f"store {self._name}: the set {name} has no file {file}")
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise SetMissing(f"store {self._name}: the set {name} has no file {file}") from error
+        except OSError as error:
+            raise store_error(error, self._name, path) from error
+
+    def _pread(self, descriptor: int, name: SetName, file: str, offset: int, length: int) -> bytes:
+        pieces: list[bytes] = []
+        with translated(self._name, self._path / name.plan / name.backup_id / file):
+            while length > 0:
+                piece = os.pread(descriptor, min(length, 1 << 30), offset)
+                if not piece:
+                    break
+                pieces.append(piece)
+                offset += len(piece)
+                length -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _chunks(self, name: SetName, file: str) -> Iterator[bytes]:
+        descriptor = self._open(name, file)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            offset = 0
+            while chunk := self._pread(descriptor, name, file, offset, CHUNK_BYTES):
+                yield chunk
+                offset += len(chunk)
+        finally:
+            os.close(descriptor)

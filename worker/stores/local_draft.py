@@ -1,0 +1,239 @@
+"""One backup set on its way into a local store.
+
+Layout while it is written (`token` is random):
+
+    <store>/.holdfast/drafts/<backup_id>.<token>.owner    our record, locked as long as its owner lives
+    <store>/.holdfast/drafts/<backup_id>.<token>/         the parts
+
+The record is locked before the directory is made, and removed after the directory is gone: a draft directory without a
+record cannot come from us, a record that nobody locks belongs to a dead writer. It lies beside the directory, so
+nothing of it gets into the committed set.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import orjson
+
+from handlers.contract import Part
+from handlers.tools.atomic import fsync_directory, write_durable
+from handlers.tools.lock import Lock
+from worker.manifest import MANIFEST
+from worker.stores.disk_errors import require_root, store_error, translated
+from worker.stores.names import checked_files, checked_part
+from worker.stores.protocol import AlreadyCommitted, SetName, StoreRefused
+from worker.stores.removal import remove_tree
+
+OWNER_SUFFIX = ".owner"
+FILE_MODE = 0o400
+DIRECTORY_MODE = 0o700
+WRITE_BACK_BYTES = 32 << 20
+"""How much is written before the disk is told to begin. Measured: a part of 400 MB then closes in under 0.01 s instead
+of 0.1 s on a disk of 4 GB/s, and a slow disk works while the next frames are compressed."""
+
+
+def own_record(draft: Path) -> bytes:
+    """What the owner file of a draft begins with; the rest is for people."""
+    return b'{"holdfast_draft":' + orjson.dumps(draft.name)
+
+
+class LocalPart:
+    """A part being written; `LocalDraft.open_part` makes it."""
+
+    def __init__(self, store: str, path: Path, background: ThreadPoolExecutor) -> None:
+        self._store = store
+        self._path = path
+        self._background = background
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+        self._unsynced = 0
+        self._syncing: Future[None] | None = None
+        with translated(store, path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor: int | None = os.open(path, flags, FILE_MODE)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still has to be closed."""
+        return self._descriptor is not None
+
+    def write(self, chunk: bytes | bytearray | memoryview, /) -> int:
+        """Append the whole chunk; it is not copied. Raises StoreUnavailable or StoreRefused."""
+        if self._descriptor is None:
+            raise ValueError(f"{self._path.name} is closed")
+        with memoryview(chunk) as shaped, shaped.cast("B") as view:
+            self._sha256.update(view)
+            with translated(self._store, self._path):
+                written = 0
+                while written < len(view):
+                    written += os.write(self._descriptor, view[written:] if written else view)
+                self._size += written
+                self._write_back(self._descriptor, written)
+            return written
+
+    def close(self) -> Part:
+        """Make the bytes durable. Raises StoreUnavailable or StoreRefused; the part is of no use then."""
+        if self._descriptor is None:
+            raise ValueError(f"{self._path.name} is closed")
+        try:
+            with translated(self._store, self._path):
+                self._wait_for_background()
+                os.fsync(self._descriptor)
+                # Verification is to read the disk, not our own memory; and what others have cached stays cached.
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            self.abandon()
+        return Part(name=self._path.name, size_bytes=self._size, sha256=self._sha256.hexdigest())
+
+    def abandon(self) -> None:
+        """Let go without any promise; safe to repeat."""
+        if self._descriptor is not None:
+            if self._syncing is not None:
+                self._syncing.exception()  # waits: the descriptor must not be closed, and reused, under its feet
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write_back(self, descriptor: int, written: int) -> None:
+        self._unsynced += written
+        if self._unsynced < WRITE_BACK_BYTES or (self._syncing is not None and not self._syncing.done()):
+            return
+        self._wait_for_background()
+        self._unsynced = 0
+        self._syncing = self._background.submit(os.fdatasync, descriptor)
+
+    def _wait_for_background(self) -> None:
+        # Its error must not get lost: Linux reports a failed write-back once, the fsync after it succeeds.
+        if self._syncing is not None:
+            self._syncing.result()
+
+
+class LocalDraft:
+    """A set being written; `LocalStore.draft` makes it. Used by one thread at a time, its parts by one thread each."""
+
+    def __init__(self, store: str, root: Path, name: SetName, drafts: Path) -> None:
+        self._store = store
+        self._root = root
+        self._name = name
+        self._parts: dict[str, LocalPart] = {}
+        self._done = False
+        with translated(store, drafts):
+            self._lock, self._path = _own(drafts, name)
+            try:
+                self._path.mkdir(mode=DIRECTORY_MODE)
+            except OSError:
+                self._lock.remove()
+                raise
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-back")
+
+    def open_part(self, name: str) -> LocalPart:
+        """A writer for a new part. Raises ValueError for a name that is used or harmful."""
+        self._require_open()
+        part = LocalPart(self._store, self._path / checked_part(name, self._parts), self._background)
+        self._parts[name] = part
+        return part
+
+    def read_back(self, part: str) -> bytes:
+        """A closed part, as the disk has it."""
+        with translated(self._store, self._path):
+            return (self._path / part).read_bytes()
+
+    def commit(self, files: Mapping[str, bytes], manifest: bytes) -> None:
+        """Make the set exist; on return it survives a power cut.
+
+        The rename is the commit point: before it `Store.sweep` removes everything, after it the set is whole.
+        Raises AlreadyCommitted, StoreUnavailable or StoreRefused; after an error the draft is to be discarded. If the
+        error came after the rename, the set is there, and the next commit of this name raises AlreadyCommitted.
+        """
+        self._require_open()
+        open_parts = [name for name, part in self._parts.items() if part.is_open]
+        if open_parts:
+            raise ValueError(f"still open: {', '.join(open_parts)}")
+        checked_files(files, self._parts)
+        require_root(self._store, self._root)
+        plan = self._root / self._name.plan
+        with translated(self._store, self._path):
+            for name, content in files.items():
+                write_durable(self._path / name, content, mode=FILE_MODE)
+            write_durable(self._path / MANIFEST, manifest, mode=FILE_MODE)
+            fsync_directory(self._path)
+        with translated(self._store, plan):
+            plan.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            if plan.is_symlink():
+                # Listing does not follow links (`latest` would be listed twice), so the set would never be found again.
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            # Always, not only when it is new: whoever made it may have died before this line.
+            fsync_directory(self._root)
+        self._publish(plan / self._name.backup_id)
+        # If we die here, the set is whole; sweep removes our record, which has no directory any more.
+        with translated(self._store, plan):
+            fsync_directory(plan)
+            fsync_directory(self._path.parent)
+            self._finish()
+
+    def discard(self) -> None:
+        """Remove what was written; safe to repeat, does nothing after a commit.
+
+        If we die half way, the record is still there, and sweep goes on. So it does when StoreUnavailable or
+        StoreRefused is raised: the draft is not ours any more then.
+        """
+        if self._done:
+            return
+        for part in self._parts.values():
+            part.abandon()
+        with translated(self._store, self._path):
+            try:
+                remove_tree(self._path)
+                self._finish()
+            finally:
+                self._lock.release()
+
+    def _publish(self, target: Path) -> None:
+        try:
+            # POSIX: a directory replaces an empty directory or nothing, so two writers cannot both win.
+            self._path.rename(target)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise store_error(error, self._store, target) from error
+            if (target / MANIFEST).exists():
+                raise AlreadyCommitted(f"store {self._store} has a set {self._name} already") from error
+            raise StoreRefused(
+                f"store {self._store}: {target} is in the way: a directory without {MANIFEST}",
+                hint="it is no backup of ours: look what it is, then move it away",
+            ) from error
+
+    def _finish(self) -> None:
+        self._background.shutdown(wait=False)
+        self._lock.remove()
+        self._done = True
+
+    def _require_open(self) -> None:
+        if self._done:
+            raise ValueError(f"the draft of {self._name} is committed or discarded")
+
+
+def _own(drafts: Path, name: SetName) -> tuple[Lock, Path]:
+    while True:
+        path = drafts / f"{name.backup_id}.{secrets.token_hex(8)}"
+        lock = Lock.try_hold(path.with_name(path.name + OWNER_SUFFIX))
+        if lock is None:
+            # A sweep looked at the record in the instant before it was locked, and removes it now.
+            continue
+        facts = b',"set":%b,"host":%b,"pid":%d}\n' % (
+            orjson.dumps(str(name)),
+            orjson.dumps(socket.gethostname()),
+            os.getpid(),
+        )
+        try:
+            lock.path.write_bytes(own_record(path) + facts)
+        except OSError:
+            lock.remove()
+            raise
+        return lock, path

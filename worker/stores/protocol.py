@@ -1,0 +1,101 @@
+"""What every store promises.
+
+A store holds committed backup sets, each a folder of files named `<plan>/<backup_id>`. A set exists when its manifest
+does. `tests/contract/test_store.py` holds every store to this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from handlers.contract import BackupId, PlanName, Sink
+from handlers.errors import PermanentError, TemporaryError
+
+
+class StoreUnavailable(TemporaryError):
+    """The store is full, away or too slow: later it may work."""
+
+
+class StoreRefused(PermanentError):
+    """The store said no: a person must look."""
+
+
+class AlreadyCommitted(PermanentError):
+    """A set of this name exists already; it was left as it is."""
+
+    exit_code = 5
+
+
+class SetMissing(PermanentError):
+    """There is no committed set of this name, or it has no such file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetName:
+    """Where a set lives inside a store."""
+
+    plan: PlanName
+    backup_id: BackupId
+
+    def __str__(self) -> str:
+        return f"{self.plan}/{self.backup_id}"
+
+
+class Draft(Sink, Protocol):
+    """A set that is being written; no reader sees any of it.
+
+    If we die half way, `Store.sweep` removes it: its owner's lock went with the owner.
+    """
+
+    def commit(self, files: Mapping[str, bytes], manifest: bytes) -> None:
+        """Make the set exist: the small files first, the manifest last, only where none is there.
+
+        On return the set survives a power cut. Raises AlreadyCommitted (the draft is then still to be discarded),
+        StoreUnavailable or StoreRefused.
+        """
+
+    def discard(self) -> None:
+        """Remove what was written; safe to repeat, does nothing after a commit."""
+
+
+class Store(Protocol):
+    """A place where backups live."""
+
+    @property
+    def name(self) -> str:
+        """As in the configuration."""
+
+    def draft(self, name: SetName) -> Draft:
+        """Begin a set. Two drafts of one name do not disturb each other: the first commit wins."""
+
+    def names(self, plan: PlanName | None = None) -> Iterator[SetName]:
+        """The committed sets, in no order."""
+
+    def exists(self, name: SetName) -> bool:
+        """Whether the set is committed."""
+
+    def read(self, name: SetName, file: str) -> bytes:
+        """A small file of a committed set, for instance its manifest. Raises SetMissing."""
+
+    def stream(self, name: SetName, file: str) -> Iterator[bytes]:
+        """A file of a committed set in order, in chunks of at most a few MiB, unchecked. Raises SetMissing."""
+
+    def read_range(self, name: SetName, file: str, offset: int, length: int) -> bytes:
+        """These bytes of the file; fewer only at its end. Raises SetMissing."""
+
+    def size(self, name: SetName, file: str) -> int:
+        """Bytes of a file of a committed set. Raises SetMissing."""
+
+    def expire(self, name: SetName) -> None:
+        """Make the set not exist, manifest first; gone already is fine."""
+
+    def sweep(self) -> int:
+        """Remove what dead writers left behind, by their own records; never touches a living one. Says how many."""
+
+    def free_bytes(self) -> int | None:
+        """Room that is left; None where the store has no such notion."""
+
+    def check(self) -> None:
+        """Try the store for real: write, read back, remove. Raises StoreUnavailable or StoreRefused."""

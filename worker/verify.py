@@ -1,0 +1,70 @@
+"""Reads a stored set again, compares it with what its manifest says."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from handlers import registry
+from handlers.contract import Control, Difference, Progress
+from handlers.errors import IntegrityError
+from worker.catalog import Catalog, StoredSet
+from worker.manifest import GUIDE, SUMS, sums
+from worker.restore import restore
+from worker.stores.protocol import SetMissing
+
+Depth = Literal["none", "checksums", "deep"]
+
+MAX_SHOWN_DIFFERENCES = 20
+
+
+class RestoreDiffers(IntegrityError):
+    """A set was restored on trial, and the tree is not what its index says. The parts themselves are intact."""
+
+    def __init__(self, name: str, differences: Sequence[Difference]) -> None:
+        shown = "; ".join(f"{difference.path}: {difference.what}" for difference in differences)
+        super().__init__(f"set {name} restores with differences: {shown}")
+        self.differences = tuple(differences)
+
+
+def verify(catalog: Catalog, wanted: StoredSet, depth: Depth, scratch: Path, control: Control) -> None:
+    """Check a set as deep as asked; returns when all is well.
+
+    `checksums` reads every part of this set from the store. `deep` also restores it (with the chain it builds on,
+    all of it read and checked) into `scratch`, and compares the tree with the set's index.
+    Raises IntegrityError, ChainBroken or RestoreDiffers.
+    """
+    if depth == "none":
+        return
+    check_parts(wanted, control)
+    if depth == "deep":
+        restore_on_trial(catalog, wanted, scratch, control)
+
+
+def check_parts(wanted: StoredSet, control: Control) -> None:
+    """Read every part; raises IntegrityError naming the first that is not what the manifest says."""
+    read = 0
+    for name in wanted.parts:
+        for chunk in wanted.stream(name):
+            read += len(chunk)
+            control.checkpoint()
+            control.report(Progress(bytes_in=read))
+    try:
+        on_record = wanted.store.read(wanted.name, SUMS)
+        wanted.store.size(wanted.name, GUIDE)
+    except SetMissing as error:
+        raise IntegrityError(f"set {wanted.name} in store {wanted.store.name} lacks a file: {error.message}") from error
+    if on_record != sums(wanted.manifest.parts):
+        raise IntegrityError(f"{SUMS} of set {wanted.name} does not agree with its manifest")
+
+
+def restore_on_trial(catalog: Catalog, wanted: StoredSet, scratch: Path, control: Control) -> None:
+    """Restore the set below scratch, compare; raises RestoreDiffers, or what the restore raises."""
+    target = scratch / "restored"
+    _, chain = restore(catalog, wanted, target, (), control)
+    handler = registry.load(wanted.manifest.handler)
+    differences = list(itertools.islice(handler.compare(chain, target, control), MAX_SHOWN_DIFFERENCES))
+    if differences:
+        raise RestoreDiffers(str(wanted.name), differences)
