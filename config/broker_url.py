@@ -49,7 +49,7 @@ def _scheme(part: str) -> str:
     if not _well_formed(part):
         _refuse(
             "is not well formed after the scheme",
-            "percent-encode / # ? @ : in the password, or give it as password or password_file",
+            "percent-encode / # ? @ : ; in the password, or give it as password or password_file",
         )
     return scheme
 

@@ -16,7 +16,8 @@ _VARIABLE: Final = {
     "pattern": r"\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^{}]*)?\}",
     "description": "A value with environment variables in it, such as ${NAME} or ${NAME:-default}.",
 }
-_PLAIN_TEXT: Final = {"type", "description", "title", "default"}
+_PLAIN_TEXT: Final = {"type", "minLength", "format", "writeOnly", "description", "title", "default"}
+"""What `${VAR}` satisfies without being mentioned."""
 
 
 def json_schema() -> dict[str, Any]:
@@ -36,6 +37,11 @@ def json_schema() -> dict[str, Any]:
         part = schema if model is Settings else definitions[name]
         _add_companions(part, model)
         _allow_variables(part["properties"])
+        for key, setting in part["properties"].items():
+            if key in model.model_fields:
+                setting["description"] = model.model_fields[key].description
+            if "patternProperties" in setting:
+                setting["additionalProperties"] = False
     definitions["Variable"] = _VARIABLE
     return schema
 

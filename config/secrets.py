@@ -99,14 +99,20 @@ def read_secret(path: Path) -> str:
     `MAX_SECRET_BYTES` of UTF-8 that not everybody may read.
     """
     try:
-        # O_NONBLOCK: opening a named pipe would wait for its writer, perhaps for ever.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        content = _content(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise SecretUnreadable(
-            f"the file cannot be opened: {reason}", "a secret that cannot be read never counts as not set"
-        ) from None
-    with os.fdopen(descriptor, "rb") as stream:
+        hint = "a secret that cannot be read never counts as not set"
+        raise SecretUnreadable(f"the file cannot be read: {reason}", hint) from None
+    if len(content) > MAX_SECRET_BYTES:
+        raise SecretUnreadable(f"the file has more than {MAX_SECRET_BYTES} bytes", "is this the right file?")
+    return _text(content)
+
+
+def _content(path: Path) -> bytes:
+    # O_NONBLOCK: opening a named pipe would wait for its writer, perhaps for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise SecretUnreadable("is not a regular file", "name a file that holds nothing but the secret")
@@ -115,13 +121,12 @@ def read_secret(path: Path) -> str:
                 f"everybody may read or write the file: its mode is {stat.S_IMODE(status.st_mode):04o}",
                 "chmod o-rwx; in Kubernetes defaultMode: 0440, in a compose file mode: 0440",
             )
-        content = stream.read(MAX_SECRET_BYTES + 1)
-    return _text(content)
+        return os.read(descriptor, MAX_SECRET_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _text(content: bytes) -> str:
-    if len(content) > MAX_SECRET_BYTES:
-        raise SecretUnreadable(f"the file has more than {MAX_SECRET_BYTES} bytes", "is this the right file?")
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

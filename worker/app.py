@@ -196,7 +196,7 @@ def _sinks(settings: Settings) -> dict[str, EventSink]:
     if settings.spool.enabled:
         from worker.spool_events import SpoolEvents
 
-        sinks["spool"] = SpoolEvents(settings.spool_path, keep_days=settings.spool.keep_events_days)
+        sinks["spool"] = SpoolEvents(settings.spool_path, keep_events_days=settings.spool.keep_events_days)
     if settings.queue is not None:
         from worker.broker import BrokerPublisher, QueueEvents, ReplyEvents
 

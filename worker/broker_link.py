@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import amqp
 import redis
 from amqp.exceptions import AMQPError, MessageNacked
-from kombu import Connection
+from kombu.connection import Connection
 from kombu.exceptions import KombuError
 
 from config.settings import Queue
@@ -43,6 +43,9 @@ _PASSING: Final = (
 _PASSING_WORDS: Final = ("LOADING", "MISCONF", "BUSY", "MASTERDOWN", "NOREPLICAS")
 
 
+_KOMBU_CONNECTION: Final[Any] = Connection  # kombu has no types
+
+
 class BrokerAway(TemporaryError):
     """The broker cannot be reached, or has no room: nothing was promised."""
 
@@ -60,7 +63,6 @@ class Kind(StrEnum):
 
     AMQP = "amqp"
     REDIS = "redis"
-    OTHER = "other"
 
 
 class Link:
@@ -75,11 +77,16 @@ class Link:
         self._role = role
         self._heartbeat_seconds = settings.heartbeat_seconds if heartbeats else 0
         brokers = settings.connection_url.reveal().split(";")
+        self.kind = kind_of(settings)
         for number, url in enumerate(brokers, start=1):
-            self.address, self.kind = address(url), _kind(url)
+            self.address = address(url)
             try:
                 with self.translated("connect"):
-                    self._connection = self._connected(url)
+                    self._connection: Any = self._connected(url)
+                    # kombu's own methods would connect again behind our back, and mix up what belongs to which
+                    # connection: so they are not used.
+                    self._transport: Any = self._connection.transport
+                    self._raw: Any = self._connection.connection
                 break
             except (BrokerAway, BrokerRefused):
                 if number == len(brokers):
@@ -89,27 +96,26 @@ class Link:
     def server(self) -> tuple[str, str]:
         """Product and version, as the broker tells them."""
         if self.kind is Kind.AMQP:
-            properties = self._connection.connection.server_properties
+            properties = self._raw.server_properties
             return str(properties.get("product", "unknown")), str(properties.get("version", "unknown"))
-        if self.kind is Kind.REDIS:
-            with self.translated("ask for the version"):
-                info = self.channel().client.info("server")
-            return str(info.get("server_name", "redis")), str(info.get("redis_version", "unknown"))
-        return self._connection.transport.driver_name, "unknown"
+        with self.translated("ask for the version"):
+            info = self.channel().client.info("server")
+        return str(info.get("server_name", "redis")), str(info.get("redis_version", "unknown"))
 
     def channel(self) -> Any:  # kombu has no types
         """A new channel, which gives bodies as the bytes they are."""
         with self.translated("open a channel"):
-            channel = self._connection.channel()
+            channel = self._transport.create_channel(self._raw)
         channel.auto_decode = False
         return channel
 
     def drain(self) -> None:
         """Let the callbacks of consumers have what has arrived; never waits."""
+        timeout = _PARTIAL_FRAME_SECONDS if self.kind is Kind.AMQP else 0
         with self.translated("receive"):
             while self._readable():
                 try:
-                    self._connection.drain_events(timeout=_PARTIAL_FRAME_SECONDS if self.kind is Kind.AMQP else 0)
+                    self._transport.drain_events(self._raw, timeout=timeout)
                 except TimeoutError:
                     return
 
@@ -117,21 +123,21 @@ class Link:
         """Keep the connection alive and find out whether it is; call at least every `pause_seconds`, after `drain`."""
         if self.kind is Kind.AMQP:
             with self.translated("heartbeat"):
-                self._connection.heartbeat_check(rate=2)
+                self._transport.heartbeat_check(self._raw, rate=2)
 
     @property
     def pause_seconds(self) -> float:
         """How long `wait` may take without harm to the heartbeats."""
         return min(SWEEP_SECONDS, (self._heartbeat_seconds or 60) / 4)
 
-    def wait(self, wake: int | None = None) -> None:
+    def wait(self, *, wake: int | None = None, at_most: float = SWEEP_SECONDS) -> None:
         """Sleep until something arrives, the file descriptor `wake` is readable, or `pause_seconds` have passed."""
         if self._buffered():
             return
         poll = select.poll()
         for descriptor in (*self._descriptors(), *(() if wake is None else (wake,))):
             poll.register(descriptor, select.POLLIN)
-        poll.poll(self.pause_seconds * 1000)
+        poll.poll(min(self.pause_seconds, at_most) * 1000)
 
     def close(self) -> None:
         """Say goodbye to the broker; what is unsettled goes back to its queue. Safe to repeat, raises nothing."""
@@ -140,12 +146,14 @@ class Link:
 
     def abandon(self) -> None:
         """Let go of a connection that is broken, without a word to the broker. Safe to repeat, raises nothing."""
-        transport = self._connection.transport
-        for channel in getattr(transport, "channels", None) or ():
-            # kombu would hand back what is unsettled once more, over a new connection, whenever this is collected.
-            channel.qos.restore_at_shutdown = False
         with contextlib.suppress(BrokerAway, BrokerRefused), self.translated("close"):
-            self._connection.collect(socket_timeout=0.1)
+            if self.kind is Kind.AMQP:
+                self._connection.collect()
+                return
+            for channel in self._transport.channels:
+                # kombu would hand back what is unsettled at a moment of its own choice, over a new connection.
+                channel.qos.restore_at_shutdown = False
+            self._connection.release()
 
     @contextlib.contextmanager
     def translated(self, doing: str) -> Iterator[None]:
@@ -155,10 +163,10 @@ class Link:
         except _TROUBLE as error:
             raise _translate(error, f"{doing}: {self.address}") from error
 
-    def _connected(self, url: str) -> Connection:
+    def _connected(self, url: str) -> Any:
         seconds = self.settings.connect_timeout_seconds
         secure = urlsplit(url).scheme.lower() in {"amqps", "rediss"}
-        connection = Connection(
+        connection: Any = _KOMBU_CONNECTION(
             url,
             transport=RedisTransport if self.kind is Kind.REDIS else None,
             heartbeat=self._heartbeat_seconds,
@@ -166,7 +174,12 @@ class Link:
             ssl=_ssl_options(self.kind) if secure else False,
             transport_options=self._options(),
         )
-        connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        try:
+            connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
+        except ValueError as error:
+            raise BrokerRefused(
+                f"connect: {self.address}: {error}", hint="the path of a Redis URL is a number, such as /0"
+            ) from error
         if self.kind is Kind.AMQP:
             # amqp waits for answers without end: a broker that hangs would take the thread with it.
             connection.connection.sock.settimeout(seconds)
@@ -195,17 +208,11 @@ class Link:
                     "unacked_index_key": f"{name}.unacked_index",
                     "unacked_mutex_key": f"{name}.unacked_mutex",
                 }
-            case Kind.OTHER:
-                return {"visibility_timeout": self.settings.visibility_timeout_seconds}
 
     def _descriptors(self) -> Sequence[int]:
-        match self.kind:
-            case Kind.AMQP:
-                return (self._connection.connection.sock.fileno(),)
-            case Kind.REDIS:
-                return tuple(self._connection.transport.cycle.fds)
-            case Kind.OTHER:
-                return ()
+        if self.kind is Kind.AMQP:
+            return (self._raw.sock.fileno(),)
+        return tuple(self._transport.cycle.fds)
 
     def _readable(self) -> bool:
         if self.kind is not Kind.AMQP or self._buffered():
@@ -216,8 +223,7 @@ class Link:
         # What TLS has decrypted already makes no socket readable.
         if self.kind is not Kind.AMQP:
             return False
-        connection_socket = self._connection.connection.sock
-        return isinstance(connection_socket, ssl.SSLSocket) and connection_socket.pending() > 0
+        return isinstance(self._raw.sock, ssl.SSLSocket) and self._raw.sock.pending() > 0
 
 
 def address(url: str) -> str:
@@ -227,11 +233,24 @@ def address(url: str) -> str:
     return f"{split.scheme}://{split.hostname or 'localhost'}{port}{split.path}"
 
 
-def _kind(url: str) -> Kind:
-    scheme = urlsplit(url).scheme.lower()
-    if scheme in {"amqp", "amqps"}:
-        return Kind.AMQP
-    return Kind.REDIS if scheme in {"redis", "rediss"} else Kind.OTHER
+def body_of(message: Any) -> bytes:  # kombu has no types
+    """The body of a received message as the bytes it is; amqp has text for an empty one."""
+    return message.body if isinstance(message.body, bytes) else str(message.body or "").encode()
+
+
+def kind_of(settings: Queue) -> Kind:
+    """The kind of broker behind the URL; BrokerRefused for one that nobody has tried yet."""
+    scheme = urlsplit(settings.url.reveal()).scheme.lower()
+    match scheme:
+        case "amqp" | "amqps":
+            return Kind.AMQP
+        case "redis" | "rediss":
+            return Kind.REDIS
+        case _:
+            raise BrokerRefused(
+                f"queue.url has the scheme {scheme}://, which this release does not speak",
+                hint="known: amqp://, amqps://, redis://, rediss://",
+            )
 
 
 def _ssl_options(kind: Kind) -> dict[str, object]:

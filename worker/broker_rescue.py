@@ -31,8 +31,7 @@ _HEADER_PREFIX = struct.Struct(">HHQH")
 """Class, weight, size of the body, property flags. Source: AMQP 0-9-1, 4.2.6.1 "The Content Header"."""
 _HEADERS_FLAG = 0x2000
 _UNDECODABLE: Final = (ValueError, ArithmeticError, OSError, struct.error, IndexError, RecursionError, AMQPError)
-"""What amqp's readers raise for odd bytes: OSError for dates, ArithmeticError for dates and decimals, RecursionError for
-tables in tables."""
+"""What amqp's readers raise for odd bytes: OSError and ArithmeticError for dates, RecursionError for nested tables."""
 
 Frame = tuple[int, int, bytes]
 
@@ -90,22 +89,22 @@ class _ListReader(Redis):
     """A Redis client whose BRPOP gives nothing but envelopes that kombu can read."""
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:  # redis-py's own signature
-        response = super().parse_response(connection, command_name, **options)
+        response: Any = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
         if command_name == "BRPOP" and response:
             key, item = response
             return key, readable_envelope(item, queue=key.decode().partition(kombu_redis.Channel.sep)[0])
         return response
 
 
-class _Channel(kombu_redis.Channel):  # type: ignore[misc]  # kombu has no types
+class _Channel(kombu_redis.Channel):
     """kombu's Redis channel with the careful reader."""
 
     def _get_client(self) -> type[Redis]:
-        super()._get_client()  # checks redis-py's version
+        super()._get_client()  # type: ignore[no-untyped-call]  # checks redis-py's version
         return _ListReader
 
 
-class RedisTransport(kombu_redis.Transport):  # type: ignore[misc]  # kombu has no types
+class RedisTransport(kombu_redis.Transport):
     """kombu's Redis transport, which loses no message that kombu did not write."""
 
     Channel = _Channel

@@ -43,6 +43,8 @@ _TROUBLE_SECONDS = 5.0
 """Between two attempts while the disk refuses."""
 _HAND_BACK_SECONDS = 1.0
 """How long we leave a request to others after it was handed back: whatever was in the way is likely still there."""
+_RENEW_SECONDS = 1.0
+"""How long a spool stays removed: whoever removes it should not find it growing under their hands."""
 _TIDY_SECONDS = 3600.0
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """What the whole spool suffers from, not one file."""
@@ -74,7 +76,7 @@ class SpoolIntake:
         self._own: Slot | None = None
         self._adopted: dict[Path, Slot] = {}
         self._again: deque[Claim] = deque()
-        self._claims = Claims(self._directories, clock=clock, on_settled=self._on_settled, on_kept=self._again.append)
+        self._claims = Claims(self._directories, clock=clock, on_settled=self._wake.set, on_kept=self._again.append)
         self._waiting: deque[str] = deque()
         self._stuck: set[str] = set()
         self._unread: list[Claim] = []
@@ -84,7 +86,7 @@ class SpoolIntake:
         self._look_at = 0.0
         self._adopt_at = 0.0
         self._tidy_at = 0.0
-        self._resume_at = 0.0
+        self._renew_at = 0.0
 
     @property
     def name(self) -> str:
@@ -150,7 +152,7 @@ class SpoolIntake:
             self._look_by(_TROUBLE_SECONDS)
         if self._stopping:
             return None
-        pause = self._resume_at - time.monotonic()
+        pause = self._claims.handed_back_at + _HAND_BACK_SECONDS - time.monotonic()
         if pause > 0:
             self._look_by(pause)
             return None
@@ -158,6 +160,8 @@ class SpoolIntake:
             self._look_by(_ROOM_SECONDS)
             return None
         slot = self._slot()
+        if slot is None:
+            return None
         # The watch first, the look second: what comes between them is seen by both.
         hints.watch(self._directories.new)
         self._look_by(hints.patience)
@@ -177,14 +181,19 @@ class SpoolIntake:
     def _look_by(self, seconds: float) -> None:
         self._look_at = min(self._look_at, time.monotonic() + seconds)
 
-    def _slot(self) -> Slot:
-        """Our slot; makes the spool anew where somebody removed it."""
+    def _slot(self) -> Slot | None:
+        """Our slot; where somebody removed the spool, None for a moment and then a new one."""
         if self._own is not None:
             if self._own.intact and self._directories.complete:
                 return self._own
             logger.warning("spool_removed", spool=str(self._directories.path), next="it is made again")
             self._own.release()
             self._own = None
+            self._renew_at = time.monotonic() + _RENEW_SECONDS
+        pause = self._renew_at - time.monotonic()
+        if pause > 0:
+            self._look_by(pause)
+            return None
         self._directories.make()
         self._own = spool_slots.take(self._directories.cur, worker=self._worker)
         self._queue_again(self._own)
@@ -293,11 +302,6 @@ class SpoolIntake:
             self._unread.append(claim)
             return None
         return SpoolDelivery(body=body, claim=claim, redelivered=redelivered, claims=self._claims)
-
-    def _on_settled(self, settlement: Settlement) -> None:
-        if settlement is Settlement.HAND_BACK:
-            self._resume_at = time.monotonic() + _HAND_BACK_SECONDS
-        self._wake.set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -59,6 +60,8 @@ class SpoolDirectories:
         if not self.path.is_dir():
             self.path.mkdir(parents=True, exist_ok=True)
             self.path.chmod(0o750)
+            with contextlib.suppress(PermissionError):  # a parent that may be passed through, not read
+                fsync_directory(self.path.parent)
         for name, mode in _MODES.items():
             directory = self.path / name
             try:
@@ -70,7 +73,6 @@ class SpoolDirectories:
                 # Not by mkdir's mode, which the umask narrows. Sticky: no producer removes another's request.
                 directory.chmod(mode)
         fsync_directory(self.path)
-        fsync_directory(self.path.parent)
 
     @property
     def complete(self) -> bool:

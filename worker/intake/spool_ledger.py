@@ -60,7 +60,7 @@ class Ledger:
     def _remove_listed(self, line: str) -> bool:
         try:
             name, inode, changed = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             return False  # half a line, from a full disk or a power cut
         if not isinstance(name, str) or name in {"", ".", ".."} or "/" in name or "\0" in name:
             return False

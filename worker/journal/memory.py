@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from handlers.contract import PlanName
 from worker.intake.wire import BackupRequest, RequestId
 from worker.journal.protocol import Announcement, Attached, Beginning, Begun, Caller, Conflict, Entry, Known
 from worker.lifecycle import IllegalMove, State, move
@@ -48,15 +49,15 @@ class MemoryJournal:
         with self._lock:
             return self._entries.get(request_id)
 
-    def runnable(self, now: datetime, *, limit: int, skip: frozenset[RequestId] = frozenset()) -> Sequence[Entry]:
-        """Unconcluded requests that may be worked on now, oldest first, without those in `skip`."""
+    def runnable(self, now: datetime, *, limit: int, busy: frozenset[PlanName] = frozenset()) -> Sequence[Entry]:
+        """Unconcluded requests that may be worked on now, oldest first, without those of the plans in `busy`."""
         found: list[Entry] = []
         with self._lock:
             for entry in self._entries.values():
                 if len(found) >= limit:
                     break
                 due = entry.retry_at is None or entry.retry_at <= now
-                if due and entry.state not in _CONCLUDED and entry.request_id not in skip:
+                if due and entry.state not in _CONCLUDED and entry.plan not in busy:
                     found.append(entry)
         return found
 
@@ -76,6 +77,12 @@ class MemoryJournal:
             entry = self._unconcluded(request_id)
             return self._put(replace(entry, attempt=entry.attempt + 1, retry_at=None, updated=now))
 
+    def hand_back(self, request_id: RequestId, *, now: datetime) -> Entry:
+        """Undo the count of `attempt`, not below 0; the state stays. Raises IllegalMove once it is concluded."""
+        with self._lock:
+            entry = self._unconcluded(request_id)
+            return self._put(replace(entry, attempt=max(entry.attempt - 1, 0), updated=now))
+
     def advance(self, request_id: RequestId, to: State, *, now: datetime) -> Entry:
         """Record a new state. Raises IllegalMove where `worker.lifecycle` or only `conclude` allows it."""
         with self._lock:
@@ -93,19 +100,24 @@ class MemoryJournal:
             text = error.encode("utf-8", "backslashreplace").decode()
             return self._put(replace(entry, state=state, retry_at=until, last_error=text, updated=now))
 
-    def callers(self, request_id: RequestId) -> Sequence[Caller]:
-        """Whoever attached to this request since it began, without the one who began it."""
-        with self._lock:
-            return list(self._callers.get(request_id, ()))
-
     def conclude(
-        self, request_id: RequestId, *, outcome: bytes, announcements: Sequence[Announcement], now: datetime
+        self,
+        request_id: RequestId,
+        *,
+        outcome: bytes,
+        announcements: Callable[[Sequence[Caller]], Sequence[Announcement]],
+        now: datetime,
     ) -> Entry:
-        """Fix the outcome and put its events in the outbox, in one step; straight to ANNOUNCED where there are none."""
+        """Fix the outcome and put its events in the outbox, in one step; straight to ANNOUNCED where there are none.
+
+        `announcements` gets whoever attached, in that order; it must not call the journal, and when it raises, nothing
+        has changed.
+        """
         with self._lock:
             entry = self._get(request_id)
             state = move(entry.state, State.CONCLUDED)
-            self._put_in_outbox(announcements)
+            self._put_in_outbox(announcements(tuple(self._callers[request_id])))
+            self._callers[request_id].clear()
             if not self._waits_for_events(request_id):
                 state = move(state, State.ANNOUNCED)
             return self._put(replace(entry, state=state, outcome=outcome, retry_at=None, updated=now))

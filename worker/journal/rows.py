@@ -25,6 +25,7 @@ SCHEMA = """
 CREATE TABLE requests (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     request_id TEXT NOT NULL UNIQUE,
+    plan TEXT NOT NULL,
     backup_id TEXT NOT NULL,
     request TEXT NOT NULL,
     intake TEXT NOT NULL,
@@ -36,7 +37,7 @@ CREATE TABLE requests (
     last_error TEXT,
     outcome BLOB
 );
-CREATE INDEX unconcluded ON requests (sequence, retry_at) WHERE outcome IS NULL;
+CREATE INDEX unconcluded ON requests (sequence, retry_at, plan) WHERE outcome IS NULL;
 CREATE INDEX waiting ON requests (retry_at) WHERE outcome IS NULL AND retry_at IS NOT NULL;
 CREATE INDEX announced ON requests (updated) WHERE state = 'announced';
 CREATE TABLE attachments (
@@ -45,7 +46,7 @@ CREATE TABLE attachments (
     reply_to TEXT,
     correlation_id TEXT
 );
-CREATE INDEX attachments_of ON attachments (request_id, reply_to, correlation_id);
+CREATE INDEX attachments_of ON attachments (request_id);
 CREATE TABLE outbox (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     event_id TEXT NOT NULL,
@@ -64,12 +65,16 @@ SELECT_ENTRY = (
     "SELECT backup_id, request, intake, state, attempt, accepted, updated, retry_at, last_error, outcome, request_id"
     " FROM requests"
 )
-SELECT_RUNNABLE = (
-    SELECT_ENTRY + " INDEXED BY unconcluded"
-    " WHERE outcome IS NULL AND (retry_at IS NULL OR retry_at <= ?) ORDER BY sequence"
-)
+# The inner queries run on an index alone: what waits for its time, its plan or its sink is passed over unread.
+SELECT_RUNNABLE = """
+    SELECT backup_id, request, intake, state, attempt, accepted, updated, retry_at, last_error, outcome, request_id
+    FROM requests WHERE sequence IN (
+        SELECT sequence FROM requests INDEXED BY unconcluded
+        WHERE outcome IS NULL AND (retry_at IS NULL OR retry_at <= ?)
+        AND plan NOT IN (SELECT value FROM json_each(?)) ORDER BY sequence LIMIT ?
+    ) ORDER BY sequence
+"""
 EntryRow = tuple[str, str, str, str, int, int, int, int | None, str | None, bytes | None, str]
-# The inner query runs on an index alone: the bodies of what waits for a dead sink are not touched.
 SELECT_OUTBOX = """
     SELECT event_id, sink, reply_to, correlation_id, body, request_id, sequence FROM outbox WHERE sequence IN (
         SELECT sequence FROM outbox INDEXED BY outbox_order

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import orjson
 
+from handlers.contract import PlanName
 from worker.intake.wire import BackupRequest, RequestId
 from worker.journal.database import open_database, transaction, translated
 from worker.journal.protocol import Announcement, Attached, Beginning, Begun, Caller, Conflict, Entry, Known
@@ -52,10 +53,11 @@ class SqliteJournal:
             entry = _find(db, RequestId(request.request_id))
             if entry is None:
                 db.execute(
-                    "INSERT INTO requests (request_id, backup_id, request, intake, state, accepted, updated)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO requests (request_id, plan, backup_id, request, intake, state, accepted, updated)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         request.request_id,
+                        request.data.plan,
                         request.backup_id,
                         request.model_dump_json(),
                         intake,
@@ -82,22 +84,11 @@ class SqliteJournal:
         with self._reading() as db:
             return _find(db, request_id)
 
-    def runnable(self, now: datetime, *, limit: int, skip: frozenset[RequestId] = frozenset()) -> Sequence[Entry]:
-        """Unconcluded requests that may be worked on now, oldest first, without those in `skip`."""
-        found: list[Entry] = []
-        if limit <= 0:
-            return found
+    def runnable(self, now: datetime, *, limit: int, busy: frozenset[PlanName] = frozenset()) -> Sequence[Entry]:
+        """Unconcluded requests that may be worked on now, oldest first, without those of the plans in `busy`."""
         with self._reading() as db:
-            rows = db.execute(SELECT_RUNNABLE, (ticks(now),))
-            # The cursor reads row by row: what is skipped is running, hence few, and among the oldest.
-            row: EntryRow
-            for row in rows:
-                if row[-1] not in skip:
-                    found.append(entry_of(row))
-                    if len(found) == limit:
-                        break
-            rows.close()
-        return found
+            rows = db.execute(SELECT_RUNNABLE, (ticks(now), _json(busy), max(limit, 0)))
+            return [entry_of(row) for row in rows]
 
     def next_retry(self) -> datetime | None:
         """The earliest `retry_at` of an unconcluded request; None where none has one."""
@@ -119,6 +110,16 @@ class SqliteJournal:
             _unconcluded(_get(db, request_id))
             db.execute(
                 "UPDATE requests SET attempt = attempt + 1, retry_at = NULL, updated = ? WHERE request_id = ?",
+                (ticks(now), request_id),
+            )
+            return _get(db, request_id)
+
+    def hand_back(self, request_id: RequestId, *, now: datetime) -> Entry:
+        """Undo the count of `attempt`, not below 0; the state stays. Raises IllegalMove once it is concluded."""
+        with self._writing() as db:
+            _unconcluded(_get(db, request_id))
+            db.execute(
+                "UPDATE requests SET attempt = max(attempt - 1, 0), updated = ? WHERE request_id = ?",
                 (ticks(now), request_id),
             )
             return _get(db, request_id)
@@ -146,21 +147,23 @@ class SqliteJournal:
             )
             return _get(db, request_id)
 
-    def callers(self, request_id: RequestId) -> Sequence[Caller]:
-        """Whoever attached to this request since it began, without the one who began it."""
-        with self._reading() as db:
-            rows = db.execute(
-                "SELECT reply_to, correlation_id FROM attachments WHERE request_id = ? ORDER BY sequence", (request_id,)
-            )
-            return [Caller(reply_to=reply_to, correlation_id=correlation_id) for reply_to, correlation_id in rows]
-
     def conclude(
-        self, request_id: RequestId, *, outcome: bytes, announcements: Sequence[Announcement], now: datetime
+        self,
+        request_id: RequestId,
+        *,
+        outcome: bytes,
+        announcements: Callable[[Sequence[Caller]], Sequence[Announcement]],
+        now: datetime,
     ) -> Entry:
-        """Fix the outcome and put its events in the outbox, in one step; straight to ANNOUNCED where there are none."""
+        """Fix the outcome and put its events in the outbox, in one step; straight to ANNOUNCED where there are none.
+
+        `announcements` gets whoever attached, in that order; it must not call the journal, and when it raises, nothing
+        has changed.
+        """
         with self._writing() as db:
             state = move(_get(db, request_id).state, State.CONCLUDED)
-            _put_in_outbox(db, announcements)
+            _put_in_outbox(db, announcements(_attached(db, request_id)))
+            db.execute("DELETE FROM attachments WHERE request_id = ?", (request_id,))
             if not _waits_for_events(db, request_id):
                 state = move(state, State.ANNOUNCED)
             db.execute(
@@ -177,10 +180,7 @@ class SqliteJournal:
     def outbox(self, *, limit: int, skip: frozenset[str] = frozenset()) -> Sequence[Announcement]:
         """What is still to be sent, oldest first, leaving out the sinks in `skip`."""
         with self._reading() as db:
-            rows = db.execute(
-                SELECT_OUTBOX,
-                (orjson.dumps(list(skip)).decode(), max(limit, 0)),
-            )
+            rows = db.execute(SELECT_OUTBOX, (_json(skip), max(limit, 0)))
             return [announcement_of(row) for row in rows]
 
     def sent(self, event_id: str, sink: str, *, now: datetime) -> None:
@@ -256,13 +256,19 @@ def _set_state(db: sqlite3.Connection, request_id: RequestId, state: State, now:
 
 
 def _knows(db: sqlite3.Connection, entry: Entry, caller: Caller) -> bool:
-    if caller == Caller(reply_to=entry.request.reply_to, correlation_id=entry.request.correlation_id):
-        return True
-    row = db.execute(
-        "SELECT 1 FROM attachments WHERE request_id = ? AND reply_to IS ? AND correlation_id IS ? LIMIT 1",
-        (entry.request_id, caller.reply_to, caller.correlation_id),
-    ).fetchone()
-    return row is not None
+    first = Caller(reply_to=entry.request.reply_to, correlation_id=entry.request.correlation_id)
+    return caller == first or caller in _attached(db, entry.request_id)
+
+
+def _attached(db: sqlite3.Connection, request_id: RequestId) -> list[Caller]:
+    rows = db.execute(
+        "SELECT reply_to, correlation_id FROM attachments WHERE request_id = ? ORDER BY sequence", (request_id,)
+    )
+    return [Caller(reply_to=reply_to, correlation_id=correlation_id) for reply_to, correlation_id in rows]
+
+
+def _json(names: Iterable[str]) -> str:
+    return orjson.dumps(list(names)).decode()
 
 
 def _put_in_outbox(db: sqlite3.Connection, announcements: Sequence[Announcement]) -> None:

@@ -1,0 +1,219 @@
+"""The intake that takes requests from a message broker.
+
+One thread, the one that calls `run`, owns the connection. It receives, keeps the heartbeats, and carries out what other
+threads decide about deliveries. Each delivery belongs to one connection: when that breaks, the broker delivers the
+message again, and what is decided about the first arrival is dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Final, Literal
+
+from loguru import logger
+
+from config.settings import Queue
+from handlers.errors import PermanentError, TemporaryError
+from worker.intake.delivery import Gate, Settlement
+from worker.intake.queue_session import Arrival, Decision, QueueSession
+
+FIRST_PAUSE_SECONDS: Final = 0.2
+LONGEST_PAUSE_SECONDS: Final = 30.0
+"""Between two attempts to reach the broker; the pause doubles from the first to the longest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueDelivery:
+    """One arrival of one message, on one connection."""
+
+    body: bytes
+    message_id: str | None
+    reply_to: str | None
+    correlation_id: str | None
+    redelivered: bool
+    intake: str = "queue"
+    _decide: Callable[[Settlement, str], None] = field(repr=False)
+
+    def settle(self, settlement: Settlement, reason: str = "") -> None:
+        """Say what becomes of it; any thread, returns at once. The first word counts."""
+        self._decide(settlement, reason)
+
+
+class QueueIntake:
+    """Brings requests from the broker, and stays at it however often the connection breaks.
+
+    With `journalled` settlement one message is on its way at a time, and none while there is no room: a message that is
+    not wanted yet stays in the queue for another worker. With `announced` settlement as many as there is room for are
+    held until their outcome is out.
+    """
+
+    name: ClassVar[str] = "queue"
+
+    def __init__(
+        self, settings: Queue, *, node: str, settle: Literal["journalled", "announced"] = "journalled"
+    ) -> None:
+        self._settings = settings
+        self._node = node
+        self._one_at_a_time = settle == "journalled"
+        self._decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+        self._wake = _Wake()
+        self._stopping = False
+        self._closing = False
+        self._lost: list[str] = []
+        self._away = False
+
+    def run(self, gate: Gate) -> None:
+        """Bring deliveries until `stop`; returns after `close`, when every decision was carried out."""
+        pause = FIRST_PAUSE_SECONDS
+        try:
+            while not self._closing:
+                if self._stopping:
+                    self._wake.wait(LONGEST_PAUSE_SECONDS)  # nothing is held any more, nothing is wanted: await `close`
+                    continue
+                began = None
+                try:
+                    with contextlib.closing(self._session()) as session:
+                        began = time.monotonic()
+                        self._pump(session, gate)
+                except (TemporaryError, PermanentError) as error:
+                    self._say_away(error)
+                    if began is not None and time.monotonic() - began > LONGEST_PAUSE_SECONDS:
+                        pause = FIRST_PAUSE_SECONDS  # one that breaks as soon as it stands gets ever longer pauses
+                    self._wake.wait(pause * random.uniform(0.5, 1))  # noqa: S311  # many workers, one broker
+                    pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        finally:
+            self._wake.close()
+
+    def stop(self) -> None:
+        """Bring nothing new; what is held can still be settled until `close`. Any thread."""
+        self._stopping = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """No more decisions will come: `run` may return. Any thread."""
+        self._stopping = self._closing = True
+        self._wake.set()
+
+    def poke(self) -> None:
+        """There may be room again: look now rather than within a second. Any thread."""
+        self._wake.set()
+
+    def _session(self) -> QueueSession:
+        session = QueueSession(self._settings, node=self._node, one_at_a_time=self._one_at_a_time, lost=self._lost)
+        self._lost = []
+        self._away = False
+        product, version = session.server
+        logger.info(
+            "queue_connected", broker=session.address, queue=self._settings.name, product=product, version=version
+        )
+        return session
+
+    def _pump(self, session: QueueSession, gate: Gate) -> None:
+        try:
+            while not self._finished(session):
+                session.want(0 if self._stopping else gate.room())
+                session.receive()
+                while (arrival := session.next_arrival()) is not None:
+                    self._deliver(session, arrival, gate)
+                session.wait(self._wake.descriptor)
+                self._wake.clear()
+        except (TemporaryError, PermanentError):
+            self._lost = session.abandon()
+            raise
+
+    def _finished(self, session: QueueSession) -> bool:
+        # Asked before the decisions are taken out: none can come after `close`.
+        closing = self._closing
+        self._settle(session)
+        return closing
+
+    def _deliver(self, session: QueueSession, arrival: Arrival, gate: Gate) -> None:
+        if self._stopping:
+            session.settle(arrival, Settlement.HAND_BACK)
+            return
+        if (reason := arrival.refusal(self._settings.max_request_bytes)) is not None:
+            session.settle(arrival, Settlement.REJECT, reason)
+            return
+
+        def decide(settlement: Settlement, reason: str) -> None:
+            self._decisions.put(Decision(session=session, arrival=arrival, settlement=settlement, reason=reason))
+            self._wake.set()
+
+        gate.deliver(
+            QueueDelivery(
+                body=arrival.body,
+                message_id=arrival.message_id,
+                reply_to=arrival.reply_to,
+                correlation_id=arrival.correlation_id,
+                redelivered=arrival.redelivered,
+                _decide=decide,
+            )
+        )
+        if gate.room() <= 0:
+            # Before the acknowledgement: it would make the broker send one that nobody has room for, and handing that
+            # back counts against the delivery limit.
+            session.want(0)
+        self._settle(session)
+
+    def _settle(self, session: QueueSession) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                decision = self._decisions.get_nowait()
+                if decision.session is session:
+                    session.settle(decision.arrival, decision.settlement, decision.reason)
+                else:
+                    logger.info(
+                        "queue_settlement_dropped",
+                        message_id=decision.arrival.message_id,
+                        settlement=str(decision.settlement),
+                        next="the connection it came by is gone: the broker delivers the message again",
+                    )
+
+    def _say_away(self, error: TemporaryError | PermanentError) -> None:
+        # Once for each time it goes away, not once for each attempt.
+        if self._away:
+            return
+        self._away = True
+        log = logger.error if isinstance(error, PermanentError) else logger.warning
+        log("queue_away", queue=self._settings.name, error=str(error), next="the worker keeps trying")
+
+
+class _Wake:
+    """A flag that a thread can sleep on together with a socket."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._mutex = threading.Lock()
+        self._open = True
+
+    def set(self) -> None:
+        """Wake the sleeper, now or when it next lies down; any thread, also after `close`."""
+        with self._mutex:
+            if self._open:
+                os.eventfd_write(self.descriptor, 1)
+
+    def clear(self) -> None:
+        """Forget what came so far."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+
+    def wait(self, seconds: float) -> None:
+        """Sleep until it is set, then forget that."""
+        sleeper = select.poll()
+        sleeper.register(self.descriptor, select.POLLIN)
+        sleeper.poll(seconds * 1000)
+        self.clear()
+
+    def close(self) -> None:
+        """Let go of the descriptor; a number that was set free may soon be somebody else's file."""
+        with self._mutex:
+            self._open = False
+            os.close(self.descriptor)
