@@ -123,9 +123,8 @@ def _put(tree: dict[str, object], location: Location, value: object, origins: Or
 
 
 def _refuse_name(name: str, value: str, location: Location, model: object, report: Report) -> None:
-    known = list(variables(model))
-    match = closest(name.upper(), [candidate.lower() for candidate in known])
-    hint = f"did you mean {match.upper()}?" if match else "two underscores go into a section: HOLDFAST_LOG__LEVEL"
+    match = closest(name, variables(model))
+    hint = f"did you mean {match}?" if match else "two underscores go into a section: HOLDFAST_LOG__LEVEL"
     secret = hidden(model, location) or looks_secret(name)
     shown = shown_value(value, hidden=secret)
     report.add(location, "names no setting", where=name, value=shown, hint=hint, silences=False)

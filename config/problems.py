@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar, Final, TypeAlias
 
 from config.secrets import MASK, without_userinfo
@@ -17,7 +18,9 @@ SHOWN_PROBLEMS: Final = 100
 """How many problems `str(ConfigError)` lists; `problems` has all of them."""
 
 _SHOWN_CHARACTERS: Final = 80
+_QUOTED_CHARACTERS: Final = 1_000
 _LISTED_NAMES: Final = 24
+_COMPARED_NAMES: Final = 500
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
@@ -163,6 +166,8 @@ def shown_value(value: object, *, hidden: bool = False) -> str:
             return "nothing"
         case bool():
             return str(value).lower()
+        case str() if len(value) > _QUOTED_CHARACTERS:
+            return f"text of {len(value)} characters"
         case str():
             return _shortened(repr(without_userinfo(value)))
         case _:
@@ -174,9 +179,10 @@ def _shortened(text: str) -> str:
 
 
 def closest(given: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, if any is near enough."""
-    matches = difflib.get_close_matches(given[:_SHOWN_CHARACTERS].lower(), known, n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """The known name that was probably meant, whatever the letter case, if any is near enough."""
+    compared = {name.lower(): name for name in islice(known, _COMPARED_NAMES)}
+    matches = difflib.get_close_matches(given[:_SHOWN_CHARACTERS].lower(), compared, n=1, cutoff=0.6)
+    return compared[matches[0]] if matches else None
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str | None:

@@ -22,7 +22,6 @@ MAX_SECRET_BYTES: Final = 65_536
 
 _WORDS: Final = ("password", "passphrase", "passwd", "secret", "token", "credential", "credentials")
 _SHORT_WORDS: Final = frozenset({"pass", "pw", "pwd", "key", "apikey", "auth", "dsn", "url", "uri", "private"})
-_USERINFO: Final = re.compile(r"(://[^/\s:@]*:)[^\s]*@")
 
 
 class Secret:
@@ -149,4 +148,11 @@ def looks_secret(name: str) -> bool:
 
 def without_userinfo(text: str) -> str:
     """The text with the passwords of the URLs in it masked."""
-    return _USERINFO.sub(rf"\g<1>{MASK}@", text)
+    return re.sub(r"\S+", lambda word: _without_password(word[0]), text)
+
+
+def _without_password(word: str) -> str:
+    scheme, separator, rest = word.partition("://")
+    userinfo, at, host = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    return f"{scheme}{separator}{user}:{MASK}@{host}" if at and colon else word

@@ -36,6 +36,8 @@ from worker.steps import Plan, Surroundings
 from worker.stores.local import LocalStore
 from worker.stores.protocol import Store
 
+JOURNAL = "journal.sqlite3"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class App:
@@ -66,6 +68,12 @@ def open_stores(settings: Settings) -> Mapping[str, Store]:
 def open_catalog(settings: Settings) -> Catalog:
     """What is stored: all that `list`, `show`, `restore` and `verify` need; no journal, no state directory."""
     return Catalog(open_stores(settings))
+
+
+def open_journal(settings: Settings) -> Journal | None:
+    """The journal to look at, None where no worker has made one yet; nothing is created."""
+    path = settings.state_dir / JOURNAL
+    return SqliteJournal(path) if path.exists() else None
 
 
 def build(loaded: Loaded, *, clock: Clock = system_clock) -> App:
@@ -184,7 +192,7 @@ def _open_journal(state_dir: Path) -> Journal:
             f"state directory {state_dir} cannot be made: {error.strerror}",
             hint="set state_dir to a directory that this user may write and that survives a restart",
         ) from error
-    return SqliteJournal(state_dir / "journal.sqlite3")
+    return SqliteJournal(state_dir / JOURNAL)
 
 
 def _store(name: str, store: LocalStoreSettings) -> Store:

@@ -27,10 +27,15 @@ def write_durable(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Put the file under its name in one step; on return bytes and name are durable.
 
-    If we die half way, the old file is untouched and a `.NAME.<pid>.new` may be left beside it.
+    After an error the old file is untouched. If we die half way, it is, too, and `.NAME.<pid>.new` may lie beside it.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
-    write_durable(fresh, content, mode=mode)
-    fresh.replace(path)
+    try:
+        write_durable(fresh, content, mode=mode)
+        fresh.replace(path)
+    except OSError:
+        # A full disk leaves half a file, which would keep the room that somebody needs to make.
+        fresh.unlink(missing_ok=True)
+        raise
     fsync_directory(path.parent)

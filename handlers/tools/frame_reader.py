@@ -14,8 +14,8 @@ from itertools import chain
 
 from handlers.errors import IntegrityError
 from handlers.tools.codecs import Codec, Decoder, decode, decode_frame, decoder
+from handlers.tools.cores import default_threads
 from handlers.tools.frame_table import Frame, FrameTable, Source, chunks_of
-from handlers.tools.frames import default_threads
 
 CHUNK_BYTES = 1 << 20
 """The longest chunk that `decompress_stream` yields."""

@@ -8,40 +8,22 @@ for random access where that is wanted.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import io
-import os
-import select
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from handlers.tools.codecs import Buffer, Codec, Compress, compressor
+from handlers.tools.cores import default_threads
 from handlers.tools.frame_table import MAX_FRAME_BYTES, Frame, end_line, frame_line, header_line
+from handlers.tools.pipe_reading import PATIENCE_SECONDS, RawReadable, reading
 
 FRAME_BYTES = 4 << 20
 """Uncompressed bytes of a frame: large enough that cutting costs no ratio, small enough to fetch for one file."""
-
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Seen from inside a container. Source: the kernel's cgroup-v2 documentation, "CPU Interface Files"."""
-
-_MOST_THREADS = 16
-
-_PIPE_BYTES = 1 << 20
-_SIP_BYTES = _PIPE_BYTES // 4
-_NAP_SECONDS = 0.0005
-"""What to wait after a small read. tar writes 10 KiB at a time: waking up for each write costs 8 % of all the CPU
-time of tar and zstd together. A wide pipe does not fill up so soon."""
-
-_PATIENCE_SECONDS = 0.5
-"""How long at most the caller's checkpoint, or the error of another thread, waits for a silent producer or sink."""
 
 
 class Writable(Protocol):
@@ -51,13 +33,6 @@ class Writable(Protocol):
         """Take the chunk, or the number of its first bytes that is returned; it may be reused afterwards."""
 
 
-class RawReadable(Protocol):
-    """Where bytes come from when there is no descriptor."""
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        """Wait for bytes, put them into the buffer, tell how many; 0 at the end."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameStats:
     """What was written."""
@@ -65,27 +40,6 @@ class FrameStats:
     frames: int
     bytes_in: int
     bytes_out: int
-
-
-def default_threads() -> int:
-    """As many threads as this process may use cores: those of its affinity, within its container's share of time.
-
-    16 at most, because each thread costs three frames of memory or more; who has more cores may ask for more.
-    """
-    try:
-        quota = cores_of_quota(_CPU_QUOTA.read_text(encoding="ascii"))
-    except OSError:
-        quota = None
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, _MOST_THREADS, cores if quota is None else quota))
-
-
-def cores_of_quota(cpu_max: str) -> int | None:
-    """The cores, rounded up, that a cgroup's `cpu.max` grants; None when it sets no limit or is not understood."""
-    quota, _, period = cpu_max.strip().partition(" ")
-    if not quota.isdecimal() or not period.isdecimal() or int(period) == 0:
-        return None
-    return -(-int(quota) // int(period))
 
 
 class FrameWriter:
@@ -161,7 +115,7 @@ class FrameWriter:
         `checkpoint` is called between reads, twice a second while a descriptor is silent or `out` is busy; whatever it
         raises aborts the writer, as every error does. For an object without descriptor a silent source delays it.
         """
-        read = _reading(source)
+        read = reading(source)
         total = 0
         with self._guard():
             while True:
@@ -262,7 +216,7 @@ class FrameWriter:
     def _collect(self, checkpoint: Callable[[], None] | None) -> None:
         """Wait until the oldest frame is written, and take its buffer back; raises what kept it from being written."""
         oldest = self._inflight[0]
-        while checkpoint is not None and not wait([oldest], _PATIENCE_SECONDS).done:
+        while checkpoint is not None and not wait([oldest], PATIENCE_SECONDS).done:
             checkpoint()
         self._free.append(oldest.result())
         self._inflight.popleft()
@@ -336,46 +290,3 @@ def _write_all(out: Writable, data: Buffer) -> None:
             raise OSError(errno.EIO, "the output took no bytes")
         rest = rest[written:]
         written = out.write(rest)
-
-
-def _reading(source: int | RawReadable) -> Callable[[memoryview], int | None]:
-    """A function that reads once; None when the source was silent for a while."""
-    if isinstance(source, io.FileIO):
-        source = source.fileno()
-    if isinstance(source, int):
-        return _descriptor_reading(source)
-
-    readinto = source.readinto
-
-    def read(room: memoryview) -> int:
-        count = readinto(room)
-        if count is None:
-            raise BlockingIOError(errno.EAGAIN, "the reader does not block; give its descriptor instead")
-        return count
-
-    return read
-
-
-def _descriptor_reading(descriptor: int) -> Callable[[memoryview], int | None]:
-    # Refused for what is no pipe, and beyond the user's share of pipe memory: then it stays as it is.
-    wide = False
-    with suppress(OSError):
-        wide = fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES) >= _PIPE_BYTES
-    sip = False
-    ready = select.poll()
-    ready.register(descriptor, select.POLLIN)
-
-    def read(room: memoryview) -> int | None:
-        nonlocal sip
-        if sip:
-            time.sleep(_NAP_SECONDS)
-        if not ready.poll(_PATIENCE_SECONDS * 1000):
-            return None
-        try:
-            count = os.readv(descriptor, [room])
-        except BlockingIOError:
-            return None
-        sip = wide and 0 < count < min(_SIP_BYTES, len(room))
-        return count
-
-    return read

@@ -41,6 +41,8 @@ class Lock:
     def release(self) -> None:
         """Let go; the file stays. Safe to repeat."""
         if self._descriptor is not None:
+            # Closing is not enough: a program that another thread starts just now has a copy until its exec is through.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

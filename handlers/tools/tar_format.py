@@ -41,6 +41,10 @@ _MEANT_KEYS = frozenset(
 _TYPES = frozenset(b"0123456")
 
 
+class Malformed(Exception):
+    """What is wrong with a member, before it is known which one; `next_member` turns it into an IntegrityError."""
+
+
 class Header(NamedTuple):
     """One member as its headers describe it. A plain tuple: there may be millions."""
 
@@ -100,7 +104,7 @@ class Window:
         return taken
 
     def pass_by(self, size: int) -> Iterator[memoryview]:
-        """What was read, and the next `size` bytes as they come. Raises IntegrityError where the archive ends before."""
+        """What was read, and the next `size` bytes as they come. Raises IntegrityError where the archive ends first."""
         self.at += size
         while self.at > len(self.buffer):
             yield memoryview(self.buffer)[self.start :]
@@ -113,6 +117,14 @@ class Window:
             self.start = 0
         if self.low():
             yield self.take()
+
+    def seek(self, position: int) -> bool:
+        """Go to a place of the archive that is in memory; False when it is not. What was not taken yet is dropped."""
+        at = position - self.position
+        if not 0 <= at <= len(self.buffer):
+            return False
+        self.start = self.at = at
+        return True
 
     def rest(self) -> Iterator[bytes]:
         """All that follows `at`."""
@@ -132,23 +144,23 @@ def next_member(window: Window) -> Header | None:
     block = window.block()
     try:
         return _next_member(window)
-    except _Malformed as error:
+    except Malformed as error:
         raise IntegrityError(f"archive is malformed in the member at block {block}: {error}") from None
 
 
 def pax_records(body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keyword with value of each record of an extended header. Raises _Malformed, which `next_member` translates."""
+    """Keyword with value of each record of an extended header. Raises Malformed where a length is wrong."""
     at = 0
     end = len(body)
     while at < end:
         space = body.find(b" ", at, at + 12)
         digits = body[at:space]
         if space < 0 or not digits.isdigit() or digits[0] == 48:
-            raise _Malformed(f"extended header record without length: {body[at : at + 40]!r}")
+            raise Malformed(f"extended header record without length: {body[at : at + 40]!r}")
         after = at + int(digits)
         equals = body.find(b"=", space, after)
         if equals < 0 or after > end or body[after - 1] != 10:
-            raise _Malformed(f"extended header record of wrong length: {body[at : at + 40]!r}")
+            raise Malformed(f"extended header record of wrong length: {body[at : at + 40]!r}")
         yield body[space + 1 : equals], body[equals + 1 : after - 1]
         at = after
 
@@ -156,7 +168,7 @@ def pax_records(body: bytes) -> Iterator[tuple[bytes, bytes]]:
 def checked_path(name: bytes) -> bytes:
     """The name without `./` before or `/` behind it; empty for the top directory.
 
-    Raises _Malformed for an absolute name or one with `..`, `.` or nothing between its slashes.
+    Raises Malformed for an absolute name or one with `..`, `.` or nothing between its slashes.
     """
     path = name[2:] if name[:2] == b"./" else name
     if path[-1:] == b"/":
@@ -165,12 +177,8 @@ def checked_path(name: bytes) -> bytes:
     if b"/../" in inside or b"//" in inside or b"/./" in inside or b"\0" in path:
         if name in {b"./", b"."}:
             return b""
-        raise _Malformed(f"unsafe name {printable(name[:300])!r}")
+        raise Malformed(f"unsafe name {printable(name[:300])!r}")
     return path
-
-
-class _Malformed(Exception):
-    """What is wrong, before it is known where."""
 
 
 def _next_member(window: Window) -> Header | None:
@@ -180,7 +188,7 @@ def _next_member(window: Window) -> Header | None:
     if buffer[at + 156] == 0x78:  # x
         length = _header_size(buffer, at)
         if length > MAX_PAX_BYTES:
-            raise _Malformed(f"extended header of {length} bytes")
+            raise Malformed(f"extended header of {length} bytes")
         padded = length + -length % BLOCK
         window.need(BLOCK + padded + BLOCK)
         buffer, at = window.buffer, window.at + BLOCK
@@ -189,10 +197,10 @@ def _next_member(window: Window) -> Header | None:
                 continue
             if key in _MEANT_KEYS:
                 if key in meant:
-                    raise _Malformed(f"{key.decode()} is given twice")
+                    raise Malformed(f"{key.decode()} is given twice")
                 meant[key] = value
             elif not key.startswith(_PREFIX_KEYS):
-                raise _Malformed(f"unknown extended header keyword {printable(key[:100])!r}")
+                raise Malformed(f"unknown extended header keyword {printable(key[:100])!r}")
         at += padded
     elif buffer.startswith(_ZEROS, at):
         return None
@@ -205,11 +213,11 @@ def _member(window: Window, buffer: bytes, at: int, meant: dict[bytes, bytes]) -
     size = _header_size(buffer, at)
     flag = buffer[at + 156]
     if flag not in _TYPES:
-        raise _Malformed(f"unknown type {chr(flag)!r}")
+        raise Malformed(f"unknown type {chr(flag)!r}")
     if not meant:
         name = _ustar_name(buffer, at)
     else:
-        name = meant.pop(b"path", None) or _ustar_name(buffer, at)
+        name = meant.pop(b"path") if b"path" in meant else _ustar_name(buffer, at)
         if b"size" in meant:
             size = _decimal(meant.pop(b"size"))
     if flag == 0x30:  # 0
@@ -217,18 +225,18 @@ def _member(window: Window, buffer: bytes, at: int, meant: dict[bytes, bytes]) -
             return Header(_file_path(name), "0", b"", size, size + -size % BLOCK, None, False)
         return _sparse(window, size, meant)
     if size:
-        raise _Malformed(f"a member of type {chr(flag)} with {size} bytes")
+        raise Malformed(f"a member of type {chr(flag)} with {size} bytes")
     if flag == 0x35:  # 5
         dumpdir = meant.pop(b"GNU.dumpdir", None)
         _refuse(meant)
         return Header(checked_path(name), "5", b"", 0, 0, dumpdir, False)
     link = b""
     if flag in b"12":
-        link = meant.pop(b"linkpath", None) or _until_nul(buffer, at + 157, at + 257)
+        link = meant.pop(b"linkpath") if b"linkpath" in meant else _until_nul(buffer, at + 157, at + 257)
         if flag == 0x31:
             link = _file_path(link)
         elif not link or b"\0" in link:
-            raise _Malformed(f"symbolic link to {link[:300]!r}")
+            raise Malformed(f"symbolic link to {link[:300]!r}")
     _refuse(meant)
     return Header(_file_path(name), chr(flag), link, 0, 0, None, False)
 
@@ -240,36 +248,40 @@ def _sparse(window: Window, size: int, meant: dict[bytes, bytes]) -> Header:
     real = meant.pop(b"GNU.sparse.realsize", None)
     _refuse(meant)
     if version != (b"1", b"0") or not name or real is None:
-        raise _Malformed("sparse file of unknown version")
+        raise Malformed("sparse file of unknown version")
     realsize = _decimal(real)
     numbers, map_bytes = _sparse_map(window, size)
     stored = blocks = map_bytes
     end = 0
     for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
         if offset < end or offset + length > realsize:
-            raise _Malformed(f"sparse file with a region at {offset} of {length} bytes")
+            raise Malformed(f"sparse file with a region at {offset} of {length} bytes")
         end = offset + length
         stored += length
         # GNU tar starts every region at a block, which its own size does not count.
         blocks += length + -length % BLOCK
     if stored != size:
-        raise _Malformed(f"sparse file of {size} bytes whose map makes {stored}")
+        raise Malformed(f"sparse file of {size} bytes whose map makes {stored}")
     return Header(_file_path(name), "0", b"", realsize, blocks, None, True)
 
 
 def _sparse_map(window: Window, size: int) -> tuple[list[int], int]:
     """The numbers of the map, and how many bytes it takes. The window stays where it is."""
     have = 0
-    lines: list[bytes] = []
     wanted = 1
+    lines: list[bytes] = []
     while len(lines) <= wanted:
-        have += max(BLOCK, have // BLOCK * BLOCK)
-        if have > min(size + BLOCK, _MAX_SPARSE_MAP_BYTES):
-            raise _Malformed("sparse file with an endless map")
+        have += max(BLOCK, have)
+        if have - BLOCK > min(size, _MAX_SPARSE_MAP_BYTES):
+            raise Malformed("sparse file with an endless map")
         window.need(have)
-        lines = window.buffer[window.at : window.at + have].split(b"\n", wanted + 1)
-        if len(lines) > 1:
-            wanted = 1 + 2 * _decimal(lines[0])
+        begun = window.buffer[window.at : window.at + have]
+        lines = begun.split(b"\n", wanted)
+        if wanted == 1 and len(lines) > 1:
+            if (count := _decimal(lines[0])) > size:
+                raise Malformed(f"sparse file with {count} regions")
+            wanted = 1 + 2 * count
+            lines = begun.split(b"\n", wanted)
     numbers = [_decimal(line) for line in lines[1:wanted]]
     map_bytes = sum(map(len, lines[:wanted])) + wanted
     return numbers, map_bytes + -map_bytes % BLOCK
@@ -277,15 +289,15 @@ def _sparse_map(window: Window, size: int) -> tuple[list[int], int]:
 
 def _refuse(meant: dict[bytes, bytes]) -> None:
     if meant:
-        raise _Malformed(f"{next(iter(meant)).decode()} where it means nothing")
+        raise Malformed(f"{next(iter(meant)).decode()} where it means nothing")
 
 
 def _file_path(name: bytes) -> bytes:
     if name[-1:] == b"/":
-        raise _Malformed(f"a file called {printable(name[:300])!r}")
+        raise Malformed(f"a file called {printable(name[:300])!r}")
     path = checked_path(name)
     if not path:
-        raise _Malformed("the top directory is no directory")
+        raise Malformed("the top directory is no directory")
     return path
 
 
@@ -301,12 +313,12 @@ def _header_size(buffer: bytes, at: int) -> int:
         + 253
     )
     if buffer[at + 148 : at + 156] != b"%06o\0 " % total:
-        raise _Malformed("header with a wrong checksum")
+        raise Malformed("header with a wrong checksum")
     if buffer[at + 257 : at + 265] != b"ustar\x0000":
-        raise _Malformed("header of another format")
+        raise Malformed("header of another format")
     digits = buffer[at + 124 : at + 135]
     if not digits.isdigit() or buffer[at + 135] or b"8" in digits or b"9" in digits:
-        raise _Malformed(f"header with size {digits!r}")
+        raise Malformed(f"header with size {digits!r}")
     return int(digits, 8)
 
 
@@ -323,5 +335,5 @@ def _until_nul(buffer: bytes, start: int, end: int) -> bytes:
 
 def _decimal(digits: bytes) -> int:
     if not digits.isdigit() or len(digits) > 19 or (number := int(digits)) > _LARGEST:
-        raise _Malformed(f"number {digits[:40]!r}")
+        raise Malformed(f"number {digits[:40]!r}")
     return number

@@ -67,6 +67,14 @@ def begin(journal: SqliteJournal, name: str) -> object:
     return journal.begin(asked(name), intake="queue", redelivered=False, now=NOW)
 
 
+def begin_many(journal: SqliteJournal, accepted: list[str]) -> None:
+    """Go on after `accepted`, adding each name that the journal took."""
+    while len(accepted) < 100_000:
+        name = f"r{len(accepted)}"
+        begin(journal, name)
+        accepted.append(name)
+
+
 @pytest.mark.parametrize("after", [1, 50, 500])
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path, after: int) -> None:
     """Whatever a killed process had been told is in the journal is there, and the journal goes on."""
@@ -125,9 +133,7 @@ def test_a_full_disk_promises_nothing_and_loses_nothing(tmp_path: Path) -> None:
             accepted = [f"r{number}" for number in range(20) if begin(journal, f"r{number}")]
             ballast = fill(disk)
             with pytest.raises(JournalUnavailable) as refusal:
-                for number in range(20, 10_000):
-                    begin(journal, f"r{number}")
-                    accepted.append(f"r{number}")
+                begin_many(journal, accepted)
 
             assert "make room" in str(refusal.value)
             assert [name for name in accepted if journal.entry(RequestId(name)) is None] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 from handlers.errors import PermanentError
+from worker.commands import console
 
 if TYPE_CHECKING:
     from loguru import Record
+    from pydantic import ValidationError
 
     from config.load import Loaded
 
@@ -47,28 +48,26 @@ def given(ctx: typer.Context) -> Globals:
 
 
 def load(ctx: typer.Context) -> Loaded:
-    """The configuration; raises ConfigError with every problem of it."""
+    """The configuration, with the log set up as it and the flags say; raises ConfigError with every problem of it."""
     from config.load import load as load_settings
-
-    options = given(ctx)
-    return load_settings(options.config, flags={"log.level": options.log_level, "log.format": options.log_format})
-
-
-def attend(ctx: typer.Context, loaded: Loaded) -> None:
-    """Log for a person who waits at a terminal: warnings alone, unless a flag asks for more."""
-    from loguru import logger
-
     from worker import telemetry
 
     options = given(ctx)
-    if options.log_level is not None or options.log_format is not None:
-        log = loaded.settings.log
-        telemetry.configure(log.level, log.format)
-        return
+    loaded = load_settings(options.config, flags={"log.level": options.log_level, "log.format": options.log_format})
+    if options.log_level is None and options.log_format is None:
+        log_for_a_person()
+    else:
+        telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
+    return loaded
+
+
+def log_for_a_person() -> None:
+    """Log what somebody who waits at a terminal should see, from now on: warnings, and tracebacks of bugs."""
+    from loguru import logger
+
     logger.remove()
-    # Looked up each time: a live progress display puts its own stream in the place of stderr.
     logger.add(
-        lambda message: sys.stderr.write(message) and None,
+        _to_stderr,
         level="WARNING",
         format=_line,
         filter=lambda record: record["exception"] is not None or record["message"] not in _TOLD_ANYWAY,
@@ -105,6 +104,18 @@ def labels_of(texts: Sequence[str]) -> Mapping[str, str]:
             raise Usage(f"label {text!r} is none", hint="write NAME=VALUE")
         labels[name] = value
     return labels
+
+
+def refused_value(error: ValidationError) -> Usage:
+    """The error for a value that no request can have."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    return Usage(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}")
+
+
+def _to_stderr(line: str) -> None:
+    # Looked up each time: a live progress display puts a stream of its own in the place of stderr.
+    console.note(line.rstrip("\n"))
 
 
 def _line(record: Record) -> str:

@@ -69,9 +69,14 @@ class QueueIntake:
         self._closing = False
         self._lost: list[str] = []
         self._away = False
+        self._ever_connected = False
 
     def run(self, gate: Gate) -> None:
-        """Bring deliveries until `stop`; returns after `close`, when every decision was carried out."""
+        """Bring deliveries until `stop`; returns after `close`, when every decision was carried out.
+
+        Raises PermanentError when the broker's very first answer is no: that is the configuration. After that nothing
+        but a bug ends it.
+        """
         pause = FIRST_PAUSE_SECONDS
         try:
             while not self._closing:
@@ -84,6 +89,8 @@ class QueueIntake:
                         began = time.monotonic()
                         self._pump(session, gate)
                 except (TemporaryError, PermanentError) as error:
+                    if isinstance(error, PermanentError) and not self._ever_connected:
+                        raise
                     self._say_away(error)
                     if began is not None and time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                         pause = FIRST_PAUSE_SECONDS  # one that breaks as soon as it stands gets ever longer pauses
@@ -110,6 +117,7 @@ class QueueIntake:
         session = QueueSession(self._settings, node=self._node, one_at_a_time=self._one_at_a_time, lost=self._lost)
         self._lost = []
         self._away = False
+        self._ever_connected = True
         product, version = session.server
         logger.info(
             "queue_connected", broker=session.address, queue=self._settings.name, product=product, version=version
@@ -118,22 +126,23 @@ class QueueIntake:
 
     def _pump(self, session: QueueSession, gate: Gate) -> None:
         try:
-            while not self._finished(session):
+            while True:
+                closing = self._closing  # asked before the decisions are taken out: none can come after `close`
+                # Room before decisions: each acknowledgement makes the broker send the next message.
                 session.want(0 if self._stopping else gate.room())
+                busy = self._settle(session)
+                if closing:
+                    return
                 session.receive()
                 while (arrival := session.next_arrival()) is not None:
                     self._deliver(session, arrival, gate)
-                session.wait(self._wake.descriptor)
-                self._wake.clear()
+                    busy = True
+                if not busy:
+                    session.wait(self._wake.descriptor)
+                    self._wake.clear()
         except (TemporaryError, PermanentError):
             self._lost = session.abandon()
             raise
-
-    def _finished(self, session: QueueSession) -> bool:
-        # Asked before the decisions are taken out: none can come after `close`.
-        closing = self._closing
-        self._settle(session)
-        return closing
 
     def _deliver(self, session: QueueSession, arrival: Arrival, gate: Gate) -> None:
         if self._stopping:
@@ -163,10 +172,12 @@ class QueueIntake:
             session.want(0)
         self._settle(session)
 
-    def _settle(self, session: QueueSession) -> None:
+    def _settle(self, session: QueueSession) -> bool:
+        busy = False
         with contextlib.suppress(queue.Empty):
             while True:
                 decision = self._decisions.get_nowait()
+                busy = True
                 if decision.session is session:
                     session.settle(decision.arrival, decision.settlement, decision.reason)
                 else:
@@ -176,6 +187,7 @@ class QueueIntake:
                         settlement=str(decision.settlement),
                         next="the connection it came by is gone: the broker delivers the message again",
                     )
+        return busy
 
     def _say_away(self, error: TemporaryError | PermanentError) -> None:
         # Once for each time it goes away, not once for each attempt.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -135,6 +135,8 @@ class QueueSession:
             self.server = self._link.server
             declare_topology(self._link)
             self._channel = self._link.channel()
+            if self._link.kind is Kind.AMQP:
+                self._channel.callbacks = _OneCallback(self._on_message)
             self._outlet = Outlet(self._link)
             self._take_back(lost)
         except (BrokerAway, BrokerRefused):
@@ -148,11 +150,12 @@ class QueueSession:
 
     def want(self, room: int) -> None:
         """Let the broker send up to so many messages; 0 asks for no more."""
+        room = min(room, _MOST_AT_ONCE - len(self._unsettled))
         if room <= 0:
             self._cancel()
         elif not self._consuming:
             self._consume(room)
-        elif not self._one_at_a_time and min(room, _MOST_AT_ONCE) > self._prefetch - len(self._counted):
+        elif not self._one_at_a_time and room > self._prefetch - len(self._counted):
             # A consumer cannot be told another number later.
             self._cancel()
             self._consume(room)
@@ -194,10 +197,9 @@ class QueueSession:
         return [str(tag) for tag in self._unsettled] if self._link.kind is Kind.REDIS else []
 
     def _consume(self, room: int) -> None:
-        wanted = 1 if self._one_at_a_time else min(room, _MOST_AT_ONCE)
+        wanted = 1 if self._one_at_a_time else room
         # RabbitMQ counts what the consumer that begins now has brought, kombu what the whole channel has.
         self._counted = set() if self._link.kind is Kind.AMQP else set(self._unsettled)
-        former = self._consumer_tag
         self._consumers += 1
         with self._link.translated(f"consume from queue {self._settings.name}"):
             if self._prefetch != wanted + len(self._counted):
@@ -210,9 +212,6 @@ class QueueSession:
                 consumer_tag=self._consumer_tag,
                 arguments=self._consumer_arguments(),
             )
-        if self._link.kind is Kind.AMQP:
-            # The answer to this consumer came after all that the former one was sent.
-            self._channel.callbacks.pop(former, None)
         self._consuming = True
 
     @property
@@ -285,3 +284,21 @@ class QueueSession:
         with self._link.translated("take back"):
             for tag in lost:
                 self._channel.qos.restore_by_tag(tag)
+
+
+class _OneCallback(dict[str, Callable[[Any], None]]):
+    """What amqp does with a delivery, whatever consumer it is for.
+
+    A quorum queue's deliveries may overtake the answers to "cancel" and "consume". amqp would give such a message back,
+    which counts against the delivery limit; a callback kept for each cancelled consumer would fill the memory.
+    """
+
+    def __init__(self, callback: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._callback = callback
+
+    def __missing__(self, consumer_tag: str) -> Callable[[Any], None]:
+        return self._callback
+
+    def __setitem__(self, consumer_tag: str, callback: Callable[[Any], None]) -> None:
+        """Nothing is kept."""

@@ -1,0 +1,1 @@
+"""The performance claims, measured side by side with what a user would pick instead."""

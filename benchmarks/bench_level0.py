@@ -1,0 +1,47 @@
+"""Level 0 of a real tree into a fsynced, verified set, against the bare pipelines with sync.
+
+Goals: zstd <= 1.15 x `tar | zstd -T0 -3`; gzip < `tar | pigz` and <= 1/4 of `tar czf`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.harness import MIB, Run, backup, forget, paired, real_tree, shell, workplace, write_config
+
+
+def main() -> None:
+    """Print the ratios."""
+    with workplace() as place:
+        tree = real_tree(place, files=50_000, size_bytes=500 * MIB)
+        compare(
+            place, tree, "zstd", {"tar | zstd -T0 -3": "tar -C tree -cf - . | zstd -q -T0 -3 -f -o out && sync out"}
+        )
+        compare(
+            place,
+            tree,
+            "gzip",
+            {
+                "tar | pigz": "tar -C tree -cf - . | pigz >out && sync out",
+                "tar czf": "tar -C tree -czf out . && sync out",
+            },
+        )
+
+
+def compare(place: Path, tree: Path, codec: str, rivals: dict[str, str]) -> None:
+    """One codec against the pipelines of the same."""
+    config = write_config(place, tree, codec=codec)
+
+    def ours() -> Run:
+        forget(place)
+        return backup(config)
+
+    paired(
+        f"holdfast backup, level 0, {codec}",
+        ours,
+        {name: (lambda script=script: shell(script, cwd=place)) for name, script in rivals.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""Carries directories that were renamed between two levels from their old places to their new ones.
+
+GNU tar notes renames as a list of steps that it replays when it restores. Where a directory took the name of one that
+was removed, or where the steps come in an order that does not work, it fails ("Cannot rename ...: Directory not
+empty") and leaves half a tree. What was renamed can be known without the steps: the snapshot files of both levels
+hold each directory's device and inode, which is what GNU tar itself goes by. So all moves are made at once, each out
+of the way first. Source: GNU tar 1.34, incremen.c, `procdir` and `try_purge_directory`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from handlers.contract import printable
+from handlers.errors import IntegrityError, PermanentError
+from handlers.tools.tar_format import Malformed, checked_path
+from handlers.tools.tar_set import TarSet
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Moves:
+    """Which directories have another name at a level than they had at the level before."""
+
+    def __init__(self, old_names: Mapping[bytes, bytes]) -> None:
+        self.old_names = dict(old_names)
+        """By new name; a directory that only moved along with the one it is in is not listed."""
+        self._new_names = {old: new for new, old in old_names.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self.old_names)
+
+    def before(self, path: bytes) -> bytes:
+        """The name that this path had at the level before."""
+        return _renamed(path, self.old_names)
+
+    def after(self, path: bytes) -> bytes | None:
+        """The name that a path of the level before has now, if it was kept; None when another has taken its name."""
+        moved = _renamed(path, self._new_names)
+        return moved if moved != path or self.before(path) == path else None
+
+
+def moves_between(older: TarSet, newer: TarSet) -> Moves:
+    """What was renamed from one level to the next; reads both snapshots where the newer archive tells of renames."""
+    return read_moves(older, newer) if newer.tells_of_renames() else Moves({})
+
+
+def read_moves(older: TarSet, newer: TarSet) -> Moves:
+    """What was renamed from one level to the next, by both snapshots. Memory grows with the number of directories."""
+    numbers: dict[tuple[bytes, bytes], bytes] = {}
+    by_name: dict[bytes, tuple[bytes, bytes]] = {}
+    for entry in snapshot_entries(older.snapshot()):
+        numbers[entry.device, entry.inode] = entry.path
+        by_name[entry.path] = (entry.device, entry.inode)
+    old_names: dict[bytes, bytes] = {}
+    for entry in snapshot_entries(newer.snapshot()):
+        same_name = by_name.get(entry.path)
+        # A device number may change with a reboot; GNU tar then goes by name and inode.
+        old = entry.path if same_name and same_name[1] == entry.inode else numbers.get((entry.device, entry.inode))
+        if old is not None:
+            old_names[entry.path] = old
+    moved = {new: old for new, old in old_names.items() if _carried(new, old_names) != old}
+    if b"" in moved:
+        raise PermanentError(
+            f"at level {newer.level} the top directory is what was {printable(moved[b''])!r} at level {older.level}",
+            hint="restore the level before, and this level's set beside it with plain GNU tar",
+        )
+    return Moves(moved)
+
+
+def _carried(path: bytes, old_names: Mapping[bytes, bytes]) -> bytes | None:
+    """The old name a directory would have if it had moved along with the one it is in; None where that one is new."""
+    if not path:
+        return b""
+    parent, _, name = path.rpartition(b"/")
+    old_parent = old_names.get(parent)
+    if old_parent is None:
+        return None
+    return old_parent + b"/" + name if old_parent else name
+
+
+def _renamed(path: bytes, names: Mapping[bytes, bytes]) -> bytes:
+    if not names:
+        return path
+    end = len(path)
+    while end > 0:
+        found = names.get(path[:end])
+        if found is not None:
+            return found + path[end:]
+        end = path.rfind(b"/", 0, end)
+    return path
+
+
+class SnapshotEntry(NamedTuple):
+    """One directory of a snapshot file."""
+
+    device: bytes
+    inode: bytes
+    path: bytes
+
+
+def snapshot_entries(chunks: Iterable[bytes]) -> Iterator[SnapshotEntry]:
+    """The directories in a snapshot file of format 2. Raises IntegrityError for any other format, or a torn file."""
+    fields = _fields(chunks)
+    start = next(fields, b"").split(b"\n")
+    if len(start) != 2 or not start[0].startswith(b"GNU tar-") or not start[0].endswith(b"-2"):
+        raise IntegrityError(f"snapshot is of an unknown format: {start[0][:40]!r}")
+    next(fields, None)
+    for _nfs in fields:
+        entry = list(islice(fields, 5))
+        names_end = False
+        for name in fields:
+            if not name:
+                names_end = True
+                break
+        if not names_end or next(fields, None) != b"" or len(entry) != 5:
+            raise IntegrityError("snapshot is cut short")
+        try:
+            yield SnapshotEntry(entry[2], entry[3], checked_path(entry[4]))
+        except Malformed as error:
+            raise IntegrityError(f"snapshot has {error}") from error
+
+
+def _fields(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *fields, rest = (rest + chunk).split(b"\0")
+        yield from fields
+    if rest:
+        raise IntegrityError("snapshot is cut short")
+
+
+def apply_moves(target: Path, moves: Moves) -> None:
+    """Rename directories below target; what is in the way of a new name is deleted.
+
+    No symbolic link is followed, so nothing outside target is touched. Raises IntegrityError when a directory that
+    should move is not there.
+    """
+    aside = f".holdfast-moving-{secrets.token_hex(8)}".encode()
+    root = os.open(target, _OPEN)
+    try:
+        os.mkdir(aside, 0o700, dir_fd=root)
+        away = os.open(aside, _OPEN, dir_fd=root)
+        try:
+            _move_all(root, away, moves)
+        finally:
+            os.close(away)
+            _delete(target, aside, root)
+    finally:
+        os.close(root)
+
+
+def _move_all(root: int, away: int, moves: Moves) -> None:
+    # Out first, the deepest names before those above them; then in, from the top.
+    numbered = list(enumerate(moves.old_names.items()))
+    for number, (_, old) in sorted(numbered, key=lambda item: item[1][1].count(b"/"), reverse=True):
+        _move_out(root, away, old, b"moved-%d" % number)
+    for number, (new, _) in sorted(numbered, key=lambda item: item[1][0].count(b"/")):
+        _move_in(root, away, new, b"moved-%d" % number)
+
+
+def _move_out(root: int, away: int, old: bytes, slot: bytes) -> None:
+    *parents, name = old.split(b"/")
+    try:
+        parent = _descend(root, parents)
+        try:
+            os.close(_opened(parent, name))
+            os.rename(name, slot, src_dir_fd=parent, dst_dir_fd=away)
+        finally:
+            os.close(parent)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise IntegrityError(
+            f"directory {printable(old)!r} was renamed, but the level before did not leave it there: {error}"
+        ) from error
+
+
+def _move_in(root: int, away: int, new: bytes, slot: bytes) -> None:
+    *parents, name = new.split(b"/")
+    at = os.dup(root)
+    try:
+        for step, parent in enumerate(parents):
+            _set_aside(at, parent, away, slot + b"-above-%d" % step, unless_directory=True)
+            with suppress(FileExistsError):
+                os.mkdir(parent, 0o700, dir_fd=at)
+            below = _opened(at, parent)
+            os.close(at)
+            at = below
+        _set_aside(at, name, away, slot + b"-old", unless_directory=False)
+        os.rename(slot, name, src_dir_fd=away, dst_dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def _set_aside(at: int, name: bytes, away: int, slot: bytes, *, unless_directory: bool) -> None:
+    try:
+        found = os.lstat(name, dir_fd=at)
+    except FileNotFoundError:
+        return
+    if unless_directory and stat.S_ISDIR(found.st_mode):
+        return
+    if stat.S_ISDIR(found.st_mode):
+        os.close(_opened(at, name))
+    os.rename(name, slot, src_dir_fd=at, dst_dir_fd=away)
+
+
+def _descend(root: int, names: Iterable[bytes]) -> int:
+    at = os.dup(root)
+    for name in names:
+        try:
+            below = _opened(at, name)
+        finally:
+            os.close(at)
+        at = below
+    return at
+
+
+def _opened(parent: int, name: bytes) -> int:
+    """The directory itself, never what a symbolic link points to; writable for its owner even if it was not.
+
+    Its permissions are the next level's to set: every level holds every directory.
+    """
+    if os.geteuid() != 0:
+        found = os.lstat(name, dir_fd=parent)
+        if stat.S_ISDIR(found.st_mode) and found.st_mode & 0o700 != 0o700:
+            os.chmod(name, stat.S_IMODE(found.st_mode) | 0o700, dir_fd=parent)
+    return os.open(name, _OPEN, dir_fd=parent)
+
+
+def open_up(target: Path) -> None:
+    """Let the owner write into target and every directory below: GNU tar needs that for the next level, unless root."""
+    target.chmod(stat.S_IMODE(target.stat().st_mode) | 0o700)
+    for _, names, _, descriptor in os.fwalk(os.fsencode(target)):
+        for name in names:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                os.close(_opened(descriptor, name))
+
+
+def _delete(target: Path, name: bytes, root: int) -> None:
+    if os.geteuid() != 0:
+        open_up(target / os.fsdecode(name))
+    shutil.rmtree(os.fsdecode(name), dir_fd=root)

@@ -1,0 +1,247 @@
+"""Real worker processes on a real RabbitMQ."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kombu
+import orjson
+import pytest
+
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.redis import RedisServer
+from tests.workshop.workers import Worker, wait_for
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Path:
+    """A small tree."""
+    root = tmp_path / "subject"
+    root.mkdir()
+    (root / "page").write_text("hello")
+    return root
+
+
+class Producer:
+    """Another service: publishes requests, reads what comes back."""
+
+    def __init__(self, url: str) -> None:
+        mark = uuid.uuid4().hex[:8]
+        self.url = url
+        self.queue: dict[str, Any] = {
+            "url": url,
+            "name": f"requests-{mark}",
+            "exchange": f"in-{mark}",
+            "events_exchange": f"events-{mark}",
+            "dead_letter_exchange": f"dead-{mark}",
+        }
+        self.connection = kombu.Connection(url)
+        self.events: list[dict[str, Any]] = []
+
+    def listen(self) -> None:
+        """Bind a queue of our own to the events, before anything happens."""
+        exchange = kombu.Exchange(self.queue["events_exchange"], type="topic", durable=True)
+        self.mine = kombu.Queue(f"mine-{uuid.uuid4().hex}", exchange, routing_key="#", auto_delete=True)(
+            self.connection.default_channel
+        )
+        self.mine.declare()
+
+    def publish(self, body: bytes, **properties: Any) -> None:
+        """Publish bytes as they are."""
+        properties.setdefault("content_type", "application/json")
+        self.connection.Producer().publish(
+            body,
+            exchange=self.queue["exchange"],
+            routing_key="web",
+            content_encoding="binary",
+            serializer=None,
+            delivery_mode=2,
+            **properties,
+        )
+
+    def read(self) -> list[dict[str, Any]]:
+        """All events so far."""
+        while (message := self.mine.get(no_ack=True, accept=None)) is not None:
+            body = message.body
+            self.events.append(orjson.loads(body.tobytes() if isinstance(body, memoryview) else body))
+        return self.events
+
+    def outcomes(self) -> list[str]:
+        """The words of the outcomes so far."""
+        words = [event["data"]["outcome"] for event in self.read()]
+        return [word for word in words if word not in {"started", "progress"}]
+
+    def dead(self) -> int:
+        """Messages among the dead letters."""
+        queue = kombu.Queue(f"{self.queue['name']}.dead", no_declare=True)(self.connection.default_channel)
+        return int(queue.queue_declare(passive=True).message_count)
+
+    def waiting(self) -> int:
+        """Messages that no worker has taken."""
+        queue = kombu.Queue(self.queue["name"], no_declare=True)(self.connection.default_channel)
+        return int(queue.queue_declare(passive=True).message_count)
+
+
+@pytest.fixture
+def producer(rabbitmq: RabbitMQ) -> Iterator[Producer]:
+    """A producer on the test's RabbitMQ."""
+    made = Producer(rabbitmq.url)
+    yield made
+    made.connection.release()
+
+
+def start(worker: Worker, producer: Producer) -> None:
+    """Start a worker; it has declared its queue on return."""
+    worker.start()
+    wait_for(lambda: b"broker_connected" in worker.log.read_bytes(), what="the broker connection")
+
+
+def test_twenty_copies_to_two_workers_make_one_set(tmp_path: Path, subject: Path, producer: Producer) -> None:
+    """One `succeeded`, the rest `duplicate`."""
+    workers = [Worker(tmp_path / name, subject, tmp_path / "store", queue=producer.queue) for name in ("n1", "n2")]
+    for worker in workers:
+        start(worker, producer)
+    producer.listen()
+
+    for _ in range(20):
+        producer.publish(orjson.dumps({"id": "r1", "plan": "web"}))
+
+    wait_for(lambda: len(producer.outcomes()) >= 20, what="twenty outcomes")
+    assert sorted(producer.outcomes()) == ["duplicate"] * 19 + ["succeeded"]
+    assert len(workers[0].sets()) == 1
+    assert [worker.stop() for worker in workers] == [0, 0]
+    assert workers[0].leftovers() == []
+
+
+def test_caller_hears_back_on_its_reply_queue(tmp_path: Path, subject: Path, producer: Producer) -> None:
+    """reply_to and correlation_id of AMQP are honoured."""
+    worker = Worker(tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue)
+    start(worker, producer)
+    producer.listen()
+    channel = producer.connection.default_channel
+    reply_queue = channel.queue_declare(queue="", exclusive=True).queue
+
+    producer.publish(b'{"plan": "web"}', message_id="m1", reply_to=reply_queue, correlation_id="c1")
+
+    replies: list[Any] = []
+
+    def replied() -> bool:
+        message = channel.basic_get(reply_queue, no_ack=True)
+        if message is not None:
+            replies.append(message)
+        return bool(replies)
+
+    wait_for(replied, what="the reply")
+    event = orjson.loads(bytes(replies[0].body))
+    assert replies[0].properties["correlation_id"] == "c1"
+    assert (event["type"], event["data"]["request_id"]) == ("holdfast.backup.succeeded", "m1")
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("settle", ["journalled", "announced"])
+def test_worker_killed_in_the_middle_of_a_request_from_the_queue(
+    tmp_path: Path, subject: Path, producer: Producer, settle: str
+) -> None:
+    """In both settle modes: after the restart one set and one success."""
+    (subject / "big").write_bytes(random.Random(1).randbytes(24 << 20))
+    options = {"codec": "xz", "strength": 6, "threads": 1}
+    worker = Worker(tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue, settle=settle, options=options)
+    start(worker, producer)
+    producer.listen()
+    producer.publish(orjson.dumps({"id": "r1", "plan": "web"}))
+    wait_for(lambda: any(event["data"]["outcome"] == "started" for event in producer.read()), what="the start")
+
+    worker.kill()
+    worker.start()
+
+    wait_for(lambda: "succeeded" in producer.outcomes(), what="the outcome", seconds=120)
+    assert producer.outcomes() == ["succeeded"]
+    assert len(worker.sets()) == 1
+    assert worker.stop() == 0
+    assert worker.leftovers() == []
+    wait_for(lambda: producer.waiting() == 0, what="the settled delivery")
+
+
+def mutations(count: int) -> Iterator[bytes]:
+    """Random bytes, and requests with something broken in them; never a request that would be worked on."""
+    rng = random.Random(20261121)
+    good = orjson.dumps(
+        {
+            "specversion": "1.0",
+            "type": "holdfast.backup.requested",
+            "source": "/fuzz",
+            "id": "x",
+            "data": {"plan": "nobody", "level": "auto", "labels": {"a": "b"}, "reason": "none"},
+        }
+    )
+    for number in range(count):
+        match number % 4:
+            case 0:
+                yield rng.randbytes(rng.randrange(200))
+            case 1:
+                yield good[: rng.randrange(len(good))]
+            case 2:
+                body = bytearray(good)
+                for _ in range(rng.randrange(1, 6)):
+                    body[rng.randrange(len(body))] = rng.randrange(256)
+                yield bytes(body)
+            case _:
+                document = orjson.loads(good)
+                place = document if rng.random() < 0.5 else document["data"]
+                place[rng.choice([*place, "path", "command"])] = rng.choice(
+                    [None, -1, [], {}, "../..", "x" * 5000, True]
+                )
+                yield orjson.dumps(document)
+
+
+@pytest.mark.slow
+def test_ten_thousand_random_messages_are_answered_and_dead_lettered(
+    tmp_path: Path, subject: Path, producer: Producer
+) -> None:
+    """No crash, nothing lost, and the worker still works afterwards."""
+    count = 10_000
+    worker = Worker(tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue, log={"level": "error"})
+    worker.start_quietly()
+    wait_for(lambda: _declared(producer), what="the queue")
+    producer.listen()
+    types = ["application/json", "application/cloudevents+json", "application/x-python-serialize", "text/plain", ""]
+
+    for number, body in enumerate(mutations(count)):
+        producer.publish(body, content_type=types[number % len(types)])
+
+    wait_for(lambda: producer.dead() >= count, what="the dead letters", seconds=280)
+    assert not worker.ended
+    assert producer.waiting() == 0
+    producer.publish(orjson.dumps({"id": "still-alive", "plan": "web"}))
+    wait_for(lambda: "succeeded" in producer.outcomes(), what="a good request", seconds=120)
+    refused = [event for event in producer.read() if event["data"]["outcome"] == "refused"]
+    assert len({event["id"] for event in refused}) >= count * 0.9  # equal bodies have equal answers
+    assert worker.stop() == 0
+
+
+def _declared(producer: Producer) -> bool:
+    try:
+        return producer.waiting() >= 0
+    except producer.connection.channel_errors:
+        producer.connection.default_channel.close()
+        producer.connection._default_channel = None
+        return False
+
+
+def test_redis_carries_requests_as_well(tmp_path: Path, subject: Path, redis_server: RedisServer) -> None:
+    """A request through Redis becomes a set; the outcome is in the spool."""
+    mark = uuid.uuid4().hex[:8]
+    worker = Worker(
+        tmp_path / "n1", subject, tmp_path / "store", queue={"url": redis_server.url, "name": f"requests-{mark}"}
+    )
+    worker.start()
+
+    done = worker.run("request", "web", "--id", "r1", "--wait", "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert len(worker.sets()) == 1
+    assert worker.stop() == 0

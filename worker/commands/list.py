@@ -1,0 +1,142 @@
+"""`holdfast list`: what is stored, so that one sees what builds on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from worker.commands import console, session
+from worker.commands.console import Cell
+from worker.commands.options import JsonOption, OptionalPlanArgument
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from worker.catalog import Damaged, StoredSet
+
+_HEAD = ("plan", "set", "level", "when", "files", "size", "outcome", "store")
+
+
+def list_sets(ctx: typer.Context, plan: OptionalPlanArgument = None, as_json: JsonOption = False) -> int:
+    """List what is stored; a damaged manifest is listed as damaged and makes the exit code 6."""
+    from handlers.contract import PlanName
+    from worker.app import open_catalog, open_stores
+    from worker.catalog import Damaged, StoredSet
+
+    settings = session.load(ctx).settings
+    catalog = open_catalog(settings)
+    wanted = PlanName(plan) if plan is not None else None
+    found = [item for store in open_stores(settings).values() for item in catalog.look(store, wanted)]
+    if plan is not None and not found:
+        _require_known(settings, plan)
+    readable = [item for item in found if isinstance(item, StoredSet)]
+    damaged = [item for item in found if isinstance(item, Damaged)]
+    if as_json:
+        for stored in sorted(readable, key=_order):
+            console.json_line(_document(stored))
+        for item in damaged:
+            console.json_line(_damaged_document(item))
+    elif found:
+        console.table(_HEAD, [*_rows(readable), *(_damaged_row(item) for item in damaged)])
+    else:
+        console.note("no backups yet")
+    for item in damaged:
+        console.error(item.error.message, item.error.hint)
+    return 6 if damaged else 0
+
+
+def _require_known(settings: Settings, plan: str) -> None:
+    if plan not in settings.plans:
+        known = ", ".join(sorted(settings.plans)) or "none"
+        raise session.Usage(f"there is no plan {plan!r}, and nothing is stored under that name", hint=f"plans: {known}")
+
+
+def _order(stored: StoredSet) -> tuple[str, str, object, str]:
+    return stored.store.name, stored.manifest.plan, stored.manifest.finished, stored.backup_id
+
+
+def _rows(readable: Sequence[StoredSet]) -> Iterator[Sequence[Cell]]:
+    """Plan by plan, each set below the one it builds on."""
+    in_order = sorted(readable, key=_order)
+    here = {(stored.store.name, stored.name) for stored in in_order}
+    children: dict[tuple[str, str, str], list[StoredSet]] = {}
+    tops: list[StoredSet] = []
+    for stored in in_order:
+        parent = stored.manifest.parent
+        if parent is not None and any(
+            store == stored.store.name and name.plan == stored.name.plan and name.backup_id == parent
+            for store, name in here
+        ):
+            children.setdefault((stored.store.name, stored.manifest.plan, parent), []).append(stored)
+        else:
+            tops.append(stored)
+    for top in tops:
+        yield from _branch(top, children, lead="", last=True, top=True)
+
+
+def _branch(
+    stored: StoredSet,
+    children: Mapping[tuple[str, str, str], Sequence[StoredSet]],
+    *,
+    lead: str,
+    last: bool,
+    top: bool = False,
+) -> Iterator[Sequence[Cell]]:
+    # A stack, not a recursion: a chain may be a hundred levels deep.
+    waiting = [(stored, lead, last, top)]
+    while waiting:
+        item, indent, is_last, is_top = waiting.pop()
+        yield _row(item, "" if is_top else f"{indent}{'└ ' if is_last else '├ '}")
+        below = children.get((item.store.name, item.manifest.plan, item.backup_id), ())
+        further = "" if is_top else f"{indent}{'  ' if is_last else '│ '}"
+        for at, child in reversed(list(enumerate(below))):
+            waiting.append((child, further, at == len(below) - 1, False))
+
+
+def _row(stored: StoredSet, lead: str) -> Sequence[Cell]:
+    manifest = stored.manifest
+    orphan = manifest.parent is not None and not lead
+    return (
+        Cell(manifest.plan),
+        Cell(lead + manifest.backup_id, "bold"),
+        Cell(f"{manifest.level}, parent missing" if orphan else str(manifest.level), "bad" if orphan else ""),
+        Cell(console.when(manifest.finished)),
+        Cell(f"{manifest.counts.files:,}", right=True),
+        Cell(console.size(manifest.counts.bytes_out), right=True),
+        Cell(manifest.outcome, console.outcome_style(manifest.outcome)),
+        Cell(stored.store.name),
+    )
+
+
+def _damaged_row(item: Damaged) -> Sequence[Cell]:
+    return (
+        Cell(item.name.plan),
+        Cell(item.name.backup_id, "bold"),
+        Cell("?"),
+        Cell("?"),
+        Cell("?", right=True),
+        Cell("?", right=True),
+        Cell("damaged", "bad"),
+        Cell(item.store.name),
+    )
+
+
+def _document(stored: StoredSet) -> dict[str, object]:
+    manifest = stored.manifest
+    picked = manifest.model_dump(
+        mode="json",
+        include={"plan", "backup_id", "request_id", "handler", "level", "parent", "started", "finished", "host"}
+        | {"outcome", "counts", "problem_counts", "labels"},
+    )
+    return {"store": stored.store.name, **picked}
+
+
+def _damaged_document(item: Damaged) -> dict[str, object]:
+    return {
+        "store": item.store.name,
+        "plan": item.name.plan,
+        "backup_id": item.name.backup_id,
+        "outcome": "damaged",
+        "error": item.error.message,
+    }

@@ -1,0 +1,126 @@
+"""`holdfast verify`: read what is stored again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from handlers.errors import HoldfastError, IntegrityError
+from worker.commands import console, session
+from worker.commands.options import BackupArgument, JsonOption
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from worker.catalog import Catalog, Damaged, StoredSet
+    from worker.commands.progress import MeterControl
+    from worker.verify import Depth
+
+DeepOption = Annotated[bool, typer.Option("--deep", help="Also restore the set into scratch, and compare.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Every set of the plan, not only the newest.")]
+ScratchOption = Annotated[
+    Path | None,
+    typer.Option("--scratch", metavar="DIR", help="Where --deep restores to, with room for the whole set."),
+]
+
+# The worst first: what a script should hear when several things went wrong.
+_SEVERITY = (130, 6, 1, 7)
+
+
+def verify(
+    ctx: typer.Context,
+    backup: BackupArgument,
+    deep: DeepOption = False,
+    every: AllOption = False,
+    scratch: ScratchOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Read a set again and compare it with its manifest; --deep restores it on trial."""
+    from worker.app import open_catalog
+    from worker.commands.progress import MeterControl, meter
+
+    cancelled = session.cancel_on_signals()
+    loaded = session.load(ctx)
+    catalog = open_catalog(loaded.settings)
+    depth: Depth = "deep" if deep else "checksums"
+    codes: list[int] = []
+    for item in _all_of(catalog, loaded.settings, backup) if every else [catalog.find(backup)]:
+        with meter(wanted=not as_json) as shown, _scratch(scratch, loaded.settings.state_dir) as room:
+            shown.begin(f"verify {item.name}")
+            code = _verify_one(catalog, item, depth, room, MeterControl(shown, cancelled), as_json=as_json)
+        codes.append(code)
+        if code == 130:
+            break
+    return next((code for code in _SEVERITY if code in codes), max(codes, default=0))
+
+
+def _verify_one(
+    catalog: Catalog, item: StoredSet | Damaged, depth: Depth, scratch: Path, control: MeterControl, *, as_json: bool
+) -> int:
+    from worker import verify as verifying
+    from worker.catalog import Damaged
+
+    began = time.monotonic()
+    error: HoldfastError | None = None
+    try:
+        if isinstance(item, Damaged):
+            raise item.error
+        verifying.verify(catalog, item, depth, scratch, control)
+    except HoldfastError as problem:
+        error = problem
+    took = timedelta(seconds=time.monotonic() - began)
+    verdict = "ok" if error is None else "damaged" if isinstance(error, IntegrityError) else "not verified"
+    if as_json:
+        console.json_line(
+            {
+                "plan": item.name.plan,
+                "backup_id": item.name.backup_id,
+                "store": item.store.name,
+                "verdict": verdict,
+                "depth": depth,
+                "bytes_read": control.latest.bytes_in,
+                "seconds": round(took.total_seconds(), 3),
+                "error": error.message if error else None,
+                "exit_code": error.exit_code if error else 0,
+            }
+        )
+    elif error is None:
+        how = "restored on trial, no difference" if depth == "deep" else "every checksum agrees"
+        console.out(f"{console.paint('ok', 'good')}: {item.name} in {item.store.name}: {how}, {console.duration(took)}")
+    else:
+        console.out(f"{console.paint(verdict, 'bad')}: {item.name} in {item.store.name}")
+    if error is not None:
+        console.error(error.message, error.hint)
+    return error.exit_code if error is not None else 0
+
+
+def _all_of(catalog: Catalog, settings: Settings, plan: str) -> Sequence[StoredSet | Damaged]:
+    from handlers.contract import PlanName
+    from worker.app import open_stores
+
+    found = [item for store in open_stores(settings).values() for item in catalog.look(store, PlanName(plan))]
+    if not found:
+        raise session.Usage(f"nothing is stored for a plan {plan!r}", hint="--all takes a plan; see `holdfast list`")
+    return sorted(found, key=lambda item: (item.store.name, item.name.backup_id))
+
+
+@contextmanager
+def _scratch(wanted: Path | None, state_dir: Path) -> Iterator[Path]:
+    """An empty directory, removed afterwards; the name begins with a dot, as no plan's does."""
+    own = state_dir / "scratch"
+    room = wanted or (own if os.access(own, os.W_OK | os.X_OK) else None)
+    if room is not None and not room.is_dir():
+        raise session.Usage(f"scratch {room} is not a directory")
+    directory = Path(tempfile.mkdtemp(prefix=".verify-", dir=room))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
