@@ -169,6 +169,8 @@ class Settings(Section):
     """How many requests are worked on at once."""
     max_accepted: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     """How many unfinished requests one worker may hold; it takes no more until one is done."""
+    keep_requests_days: Days = 30
+    """How long a concluded request is remembered; asked again meanwhile, it is answered with its old outcome."""
     settle: Literal["journalled", "announced"] = "journalled"
     """When a delivery is acknowledged: once it is in the journal, or once its outcome is out."""
     drain_seconds: Seconds = 25.0

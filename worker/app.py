@@ -168,6 +168,7 @@ def build_daemon(app: App) -> Daemon:
         intakes=intakes,
         held=app.held,
         drain=timedelta(seconds=settings.drain_seconds),
+        forget=lambda: app.journal.prune(app.around.clock() - timedelta(days=settings.keep_requests_days)),
     )
     return daemon
 

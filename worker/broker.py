@@ -25,6 +25,12 @@ from worker.journal.protocol import Announcement
 REPLY_PREFIX: Final = "holdfast.reply."
 """Reply queues in Redis; RabbitMQ makes up names of its own, `amq.gen-...`."""
 
+DIRECT_REPLY_PREFIX: Final = "amq.rabbitmq.reply-to."
+"""No queue, but a way straight to a caller's channel: RabbitMQ calls it unroutable even while it delivers.
+
+Source: RabbitMQ, "Direct Reply-to", caveats. Whether the caller is still there cannot be told.
+"""
+
 REPLY_EXPIRES: Final = timedelta(hours=1)
 """How long Redis keeps replies that nobody fetches."""
 
@@ -136,7 +142,7 @@ class ReplyEvents:
         Raises PermanentError naming the queue where it is gone, else TemporaryError.
         """
         caller = announcement.caller
-        if caller.reply_to is None:
+        if not caller.reply_to:
             raise PermanentError(f"event {announcement.event_id} has no reply queue to go to")
         if _too_long(caller.reply_to) or _too_long(caller.correlation_id):
             raise PermanentError(
@@ -144,7 +150,10 @@ class ReplyEvents:
             )
         try:
             self._publisher.publish(
-                _event(announcement), routing_key=caller.reply_to, mandatory=True, expires=REPLY_EXPIRES
+                _event(announcement),
+                routing_key=caller.reply_to,
+                mandatory=not caller.reply_to.startswith(DIRECT_REPLY_PREFIX),
+                expires=REPLY_EXPIRES,
             )
         except Unroutable as error:
             raise PermanentError(f"reply queue {caller.reply_to} is gone: {error.message}") from error

@@ -7,6 +7,7 @@ Unroutable (this message has no taker).
 from __future__ import annotations
 
 import contextlib
+import re
 import select
 import socket
 import ssl
@@ -40,7 +41,8 @@ _PASSING: Final = (
     redis.exceptions.ClusterDownError,
     redis.exceptions.TryAgainError,
 )
-_PASSING_WORDS: Final = ("LOADING", "MISCONF", "BUSY", "MASTERDOWN", "NOREPLICAS")
+_PASSING_WORDS: Final = re.compile(r"\b(LOADING|MISCONF|BUSY|MASTERDOWN|NOREPLICAS|OOM|READONLY)\b")
+"""Answers of Redis that are gone when somebody has made room, or has finished; a pipeline puts words before them."""
 
 
 _KOMBU_CONNECTION: Final[Any] = Connection  # kombu has no types
@@ -207,6 +209,9 @@ class Link:
                     "unacked_key": f"{name}.unacked",
                     "unacked_index_key": f"{name}.unacked_index",
                     "unacked_mutex_key": f"{name}.unacked_mutex",
+                    # Every second look at an empty queue goes on to look for what dead workers held; kombu's tenth
+                    # would add some ten seconds.
+                    "unacked_restore_throttle": 2,
                 }
 
     def _descriptors(self) -> Sequence[int]:
@@ -271,8 +276,8 @@ def _translate(error: Exception, doing: str) -> TemporaryError | PermanentError:
             return BrokerRefused(message, hint="look at user, password, virtual host and permissions of queue.url")
         case ssl.SSLCertVerificationError():
             return BrokerRefused(message, hint="the broker's certificate is not trusted: set SSL_CERT_FILE to its CA's")
-        case redis.ResponseError() if not isinstance(error, _PASSING) and not text.startswith(_PASSING_WORDS):
-            return Unroutable(message) if text.startswith("WRONGTYPE") else BrokerRefused(message)
+        case redis.ResponseError() if not isinstance(error, _PASSING) and not _PASSING_WORDS.search(text):
+            return Unroutable(message) if "WRONGTYPE" in text else BrokerRefused(message)
         case amqp.NotFound():
             return BrokerRefused(message)
         case MessageNacked():

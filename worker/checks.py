@@ -207,7 +207,7 @@ def _spool(settings: Settings) -> Check:
             message=f"{path}: uid {os.geteuid()} may not use {', '.join(closed)}",
             hint="the spool belongs to the user that runs holdfast; producers join its group",
         )
-    waiting, refused = len(os.listdir(directories.new)), len(os.listdir(directories.failed))
+    waiting, refused = (len(list(directory.iterdir())) for directory in (directories.new, directories.failed))
     message = f"{path}: {waiting} wait, {refused} were refused"
     if refused:
         return Check(

@@ -73,18 +73,18 @@ def before(
     ctx.obj = Globals(config=config, log_level=log_level, log_format=log_format)
 
 
-app.command("run")(run.run)
-app.command("backup")(backup.backup)
-app.command("request")(request.request)
-app.command("list")(listing.list_sets)
-app.command("show")(show.show)
-app.command("restore")(restore.restore)
-app.command("verify")(verify.verify)
-app.command("status")(status.status)
-app.command("doctor")(doctor.doctor)
-app.command("schema")(schema.schema)
+app.command("run", short_help="Run the worker.")(run.run)
+app.command("backup", short_help="Make one backup now.")(backup.backup)
+app.command("request", short_help="Ask a worker for a backup.")(request.request)
+app.command("list", short_help="List what is stored.")(listing.list_sets)
+app.command("show", short_help="Show one set.")(show.show)
+app.command("restore", short_help="Bring a set back, or single paths of it.")(restore.restore)
+app.command("verify", short_help="Read what is stored again.")(verify.verify)
+app.command("status", short_help="Show what runs and what waits.")(status.status)
+app.command("doctor", short_help="Check everything a worker needs.")(doctor.doctor)
+app.command("schema", short_help="Print the JSON Schema of a format.")(schema.schema)
 app.add_typer(config.app, name="config")
-app.command("demo")(demo.demo)
+app.command("demo", short_help="See a complete round on real files.")(demo.demo)
 
 
 def main() -> None:
@@ -118,6 +118,7 @@ def _wrong_usage(error: typer.BadParameter) -> int:
     if message.startswith("Usage:"):
         console.note(message)  # no arguments at all: the help is the answer
         return 2
+    message = message.replace("Value error, ", "")  # pydantic's, which says nothing to a person
     console.error(message[:1].lower() + message[1:].rstrip("."), f"`{where} --help` tells what it takes")
     return 2
 

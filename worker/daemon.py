@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import FrameType
@@ -24,6 +25,8 @@ from worker.scheduler import Scheduler
 
 CANCEL_SECONDS = 10.0
 """How long cancelled work gets to end its programs."""
+FORGET_SECONDS = 3600.0
+"""Between two looks for requests that are old enough to be forgotten."""
 JOURNAL_AWAY_SECONDS = 5.0
 """Between two attempts to take in a delivery that the journal had no room for."""
 
@@ -40,13 +43,17 @@ class Daemon:
         intakes: Sequence[Intake],
         held: HeldDeliveries | None,
         drain: timedelta,
+        forget: Callable[[], int],
     ) -> None:
+        """`forget` drops old requests from the journal and says how many."""
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._announcer = announcer
         self._intakes = intakes
         self._held = held
         self._drain = drain
+        self._forget = forget
+        self._forget_at = 0.0
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._broken: str | None = None
@@ -62,6 +69,7 @@ class Daemon:
         logger.info("worker_started", intakes=[intake.name for intake in self._intakes])
         while not self._stop.wait(JOURNAL_AWAY_SECONDS):
             self._take_in_again()
+            self._forget_old()
         self._end(side, brought)
         if self._broken is not None:
             logger.error("worker_broken", reason=self._broken, next="the process ends; whoever runs it starts it again")
@@ -92,6 +100,17 @@ class Daemon:
         if aside and not self._aside:
             logger.info("journal_back")
             self.on_room()
+
+    def _forget_old(self) -> None:
+        if time.monotonic() < self._forget_at:
+            return
+        self._forget_at = time.monotonic() + FORGET_SECONDS
+        try:
+            forgotten = self._forget()
+        except HoldfastError as error:
+            logger.warning("journal_not_pruned", error=str(error), next="tried again in an hour")
+        else:
+            logger.debug("journal_pruned", requests=forgotten)
 
     def on_room(self) -> None:
         """A slot became free: whoever brings requests may bring one more."""

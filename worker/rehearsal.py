@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from worker.levels import Choice
 from worker.lifecycle import State, Step
 from worker.pipeline import RequestRefused
 from worker.policy import Denied
-from worker.steps import Surroundings, Work
+from worker.steps import MakeControl, Surroundings, Work
 
 
 def rehearse(
@@ -53,7 +53,7 @@ def rehearse(
     return choice, description, plan.store.name
 
 
-def _control(entry: Entry, cancelled: threading.Event) -> Callable[[Step], WorkControl]:
+def _control(entry: Entry, cancelled: threading.Event) -> MakeControl:
     def control(step: Step) -> WorkControl:
         return WorkControl(entry, step, NoWatcher(), cancelled)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 from handlers.contract import Control, Difference, SetReader, printable
 from handlers.tools.tar_dumpdir import UNCHANGED
 from handlers.tools.tar_index import Member, members, places
 from handlers.tools.tar_lookup import TOP
-from handlers.tools.tar_moves import Moves, moves_between
+from handlers.tools.tar_moves import moves_between
 from handlers.tools.tar_set import TarSet
 
 _DIRECTORY = "d"
@@ -57,9 +58,7 @@ class _Comparison:
         self._root = os.fsencode(restored)
         self._as_root = os.geteuid() == 0
         self._checkpoint = checkpoint
-        self._moves: list[Moves] = [
-            moves_between(older, newer) for older, newer in zip(levels, levels[1:], strict=False)
-        ]
+        self._moves = [moves_between(older, newer) for older, newer in pairwise(levels)]
         self._suspects: dict[bytes, str] = {}
         """Differences from an older level; a newer one may have replaced or deleted the file since."""
 
@@ -122,16 +121,17 @@ class _Comparison:
 
     def _names_in(self, directory: bytes) -> list[bytes]:
         # A directory that is missing or none has been reported with its level.
-        with suppress(FileNotFoundError, NotADirectoryError):
-            return sorted(os.listdir(self._root + b"/" + directory))  # noqa: PTH208  # names as bytes
-        return []
+        place = self._root + b"/" + directory
+        found = _lstat(place)
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            return []
+        return sorted(os.listdir(place))  # noqa: PTH208  # names as bytes
 
     def _difference(self, member: Member, path: bytes, link: bytes | None) -> str | None:
         """What is wrong with this path, in a few words."""
         place = self._root + b"/" + path
-        try:
-            found = os.lstat(place)
-        except (FileNotFoundError, NotADirectoryError):
+        found = _lstat(place)
+        if found is None:
             return "is missing"
         if member.type == _HARD_LINK:
             return None if link is None else self._not_shared(found, link)
@@ -139,19 +139,28 @@ class _Comparison:
             return f"has type {stat.filemode(found.st_mode)[0]}, not {member.type}"
         wrong = _attributes(member, found, with_owner=self._as_root)
         if member.type == "l":
-            target = os.readlink(place)
+            target = os.readlink(place)  # noqa: PTH115  # a name as bytes
             if target != member.link:
                 wrong.append(f"points to {printable(target)!r}, not {printable(member.link or b'')!r}")
         return "; ".join(wrong) or None
 
     def _not_shared(self, found: os.stat_result, link: bytes) -> str | None:
-        try:
-            shared = os.lstat(self._root + b"/" + link)
-        except (FileNotFoundError, NotADirectoryError):
+        shared = _lstat(self._root + b"/" + link)
+        if shared is None:
             return f"should be one file with {printable(link)!r}, which is missing"
         if os.path.samestat(found, shared):
             return None
         return f"is not one file with {printable(link)!r}"
+
+
+def _lstat(place: bytes) -> os.stat_result | None:
+    """What is there; None for nothing, also where something in the path is no directory any more."""
+    try:
+        return os.lstat(place)
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            return None
+        raise
 
 
 def _attributes(member: Member, found: os.stat_result, *, with_owner: bool) -> list[str]:

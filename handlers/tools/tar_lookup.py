@@ -108,15 +108,16 @@ class _Search:
         missing = set(requested)
         wanted: dict[bytes, bytes] = {}
         for place in self._places():
-            if inside.has(place.path):
+            is_inside = inside.has(place.path)
+            if is_inside:
                 missing.discard(place.path)
-                if place.type == _DIRECTORY:
-                    self._pick_directory(place)
-                else:
+            if place.type != _DIRECTORY:
+                if is_inside:
                     self.picks.add(place, place.path)
-            elif place.path in above and place.type == _DIRECTORY:
-                above[place.path] = place.block
+            elif is_inside or place.path in above:
                 self._pick_directory(place)
+                if place.path in above:
+                    above[place.path] = place.block
         if older:
             asked = [pick for pick in self.picks.directories if inside.has(pick.path)]
             for pick in asked:

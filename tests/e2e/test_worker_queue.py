@@ -97,7 +97,7 @@ def producer(rabbitmq: RabbitMQ) -> Iterator[Producer]:
 def start(worker: Worker, producer: Producer) -> None:
     """Start a worker; it has declared its queue on return."""
     worker.start()
-    wait_for(lambda: b"broker_connected" in worker.log.read_bytes(), what="the broker connection")
+    wait_for(lambda: b"queue_connected" in worker.log.read_bytes(), what="the broker connection")
 
 
 def test_twenty_copies_to_two_workers_make_one_set(tmp_path: Path, subject: Path, producer: Producer) -> None:

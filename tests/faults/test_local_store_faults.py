@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.contract import BackupId, PartWriter, PlanName
+from handlers.contract import BackupId, PlanName
 from tests.faults.small_disk import fill, remount, small_disk
 from worker.stores.disk_errors import store_error
 from worker.stores.local import LocalStore
@@ -223,6 +223,26 @@ def test_a_disk_that_is_full_at_the_commit_loses_nothing_else(tmp_path: Path) ->
         assert store.exists(NAME)
 
 
+def test_a_half_written_chunk_is_never_committed(tmp_path: Path) -> None:
+    """Not even when the one who wrote it carries on: the digest would be of bytes that are not there."""
+    with small_disk(tmp_path / "disk", kibibytes=2048) as disk:
+        store = LocalStore("nas", disk)
+        draft = store.draft(NAME)
+        part = draft.open_part("data")
+
+        with pytest.raises(StoreUnavailable):
+            part.write(bytes(4 << 20))
+        with pytest.raises(ValueError, match="closed"):
+            part.write(b"more")
+        with pytest.raises(ValueError, match="closed"):
+            part.close()
+        with pytest.raises(ValueError, match="failed: data"):
+            draft.commit({}, b"{}")
+
+        draft.discard()
+        assert remains(store) == []
+
+
 def test_a_disk_that_turned_read_only_is_refused(tmp_path: Path) -> None:
     """No waiting helps; reading still works."""
     with small_disk(tmp_path / "disk", kibibytes=4096) as disk:
@@ -238,28 +258,28 @@ def test_a_disk_that_turned_read_only_is_refused(tmp_path: Path) -> None:
         assert store.read(NAME, "manifest.json") == b"{}"
 
 
-def test_a_failed_write_back_is_told(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of the early write-back is not lost by the fsync that follows it, which the kernel lets succeed."""
+def test_a_part_that_the_disk_did_not_take_is_never_told(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fsync at the end reports what went wrong on the way; the part cannot be closed a second time."""
 
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "fdatasync", fail)
     draft = store.draft(NAME)
     part = draft.open_part("data")
+    part.write(b"data")
+    monkeypatch.setattr(os, "fsync", fail)
 
     with pytest.raises(StoreUnavailable, match="disk reports errors"):
-        write_and_close(part, chunks=5)
+        part.close()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="closed"):
+        part.close()
+    with pytest.raises(ValueError, match="failed: data"):
+        draft.commit({}, b"{}")
     draft.discard()
 
     assert remains(store) == []
-
-
-def write_and_close(part: PartWriter, *, chunks: int) -> None:
-    """As many chunks of 8 MiB, then the end."""
-    for _ in range(chunks):
-        part.write(bytes(8 << 20))
-    part.close()
+    assert not store.exists(NAME)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOENT, errno.ETIMEDOUT])

@@ -128,6 +128,14 @@ def test_content_tells_requests_of_one_id_apart() -> None:
     assert parse(b'{"plan":"web","id":"r1","level":"auto"}').content_digest == parse(plain()).content_digest
 
 
+def test_properties_that_are_no_utf8_are_escaped() -> None:
+    """A journal in SQLite and events in JSON could not hold them."""
+    request = parse(b'{"plan": "web"}', message_id="m\udc80", reply_to="q\ud800", correlation_id="c\udfff")
+
+    assert request.model_dump_json()
+    assert request.request_id == "m\\udc80"
+
+
 request_ids = st.text(st.characters(exclude_categories=["Cc"]), min_size=1, max_size=MAX_ID)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -123,7 +122,7 @@ def stage(keep: Path | None) -> Iterator[Stage]:
 def _claim(top: Path) -> None:
     try:
         top.mkdir(exist_ok=True)
-        if os.listdir(top):
+        if next(top.iterdir(), None) is not None:
             raise Usage(f"{top} is not empty", hint="--keep takes a new directory")
     except OSError as error:
         raise Usage(f"{top} cannot be used: {error.strerror}") from error

@@ -60,7 +60,7 @@ def change(subject: Path) -> Changes:
     for path in moved:
         path.rename(path.with_name(f"renamed-{path.name}"))
     (subject / "directory with a space").rename(subject / "renamed directory")
-    os.chmod(files[60], 0o640)
+    files[60].chmod(0o640)
     (subject / "link").unlink()
     (subject / "link").symlink_to("renamed directory")
     fresh = subject / "new" / "deeper"
@@ -73,10 +73,10 @@ def change(subject: Path) -> Changes:
 def differences(original: Path, restored: Path) -> list[str]:
     """Where two trees differ: names, kinds, modes, times, owners, contents, link targets, hard links."""
     left, right = _facts(original), _facts(restored)
-    found = [f"missing: {os.fsdecode(name)!r}" for name in left.keys() - right.keys()]
-    found += [f"too much: {os.fsdecode(name)!r}" for name in right.keys() - left.keys()]
+    found = [f"missing: {name!r}" for name in left.keys() - right.keys()]
+    found += [f"too much: {name!r}" for name in right.keys() - left.keys()]
     found += [
-        f"{os.fsdecode(name)!r}: {left[name]} became {right[name]}"
+        f"{name!r}: {left[name]} became {right[name]}"
         for name in left.keys() & right.keys()
         if left[name] != right[name]
     ]
@@ -92,10 +92,10 @@ def _make_curiosities(subject: Path) -> None:
     (subject / "empty directory").mkdir()
     (subject / "empty file").touch()
     (subject / "secret").write_text("mode 0600\n")
-    os.chmod(subject / "secret", 0o600)
+    (subject / "secret").chmod(0o600)
     (subject / "link").symlink_to("directory with a space")
     (subject / "dangling").symlink_to("/nowhere/at/all")
-    os.link(subject / "secret", subject / "secret, hard linked")
+    (subject / "secret, hard linked").hardlink_to(subject / "secret")
 
 
 def _files(top: Path) -> Iterator[Path]:
@@ -107,31 +107,24 @@ def _files(top: Path) -> Iterator[Path]:
                 yield path
 
 
-def _facts(top: Path) -> Mapping[bytes, tuple[object, ...]]:
-    facts: dict[bytes, tuple[object, ...]] = {}
-    inodes: dict[tuple[int, int], bytes] = {}
-    waiting = [os.fsencode(top)]
+def _facts(top: Path) -> Mapping[str, tuple[object, ...]]:
+    facts: dict[str, tuple[object, ...]] = {}
+    inodes: dict[tuple[int, int], str] = {}
+    waiting = [top]
     while waiting:
         path = waiting.pop()
-        found = os.lstat(path)
-        name = os.path.relpath(path, os.fsencode(top))
-        kind, content, linked = stat.S_IFMT(found.st_mode), b"", b""
-        if stat.S_ISDIR(kind):
-            waiting += sorted(os.path.join(path, entry) for entry in os.listdir(path))
-        elif stat.S_ISLNK(kind):
-            content = os.readlink(path)
-        elif stat.S_ISREG(kind):
-            with open(path, "rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").digest()
+        found = path.lstat()
+        name = str(path.relative_to(top))
+        content, linked = "", ""
+        if stat.S_ISDIR(found.st_mode):
+            waiting += sorted(path.iterdir())
+        elif stat.S_ISLNK(found.st_mode):
+            content = str(path.readlink())
+        elif stat.S_ISREG(found.st_mode):
+            with path.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
             if found.st_nlink > 1:
                 # All names of one inode carry the first of them, in an order that both trees share.
                 linked = inodes.setdefault((found.st_dev, found.st_ino), name)
-        facts[name] = (
-            oct(found.st_mode),
-            found.st_mtime_ns,
-            found.st_uid,
-            found.st_gid,
-            content.hex()[:64],
-            os.fsdecode(linked),
-        )
+        facts[name] = oct(found.st_mode), found.st_mtime_ns, found.st_uid, found.st_gid, content, linked
     return facts

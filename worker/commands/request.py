@@ -125,7 +125,7 @@ def _follow(settings: Settings, letter: Letter, way: Way, timeout: float | None,
         else:
             raise TemporaryError(
                 f"no outcome within {timeout:g} s" if timeout is not None else "no outcome came",
-                hint=f"the request {letter.request_id!r} goes on; ask again with the same --id, or see `holdfast status`",
+                hint=f"the request {letter.request_id!r} goes on; see `holdfast status`",
             )
     if not as_json:
         tell(data, settings)

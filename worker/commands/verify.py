@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,6 +113,9 @@ def _all_of(catalog: Catalog, settings: Settings, plan: str) -> Sequence[StoredS
 @contextmanager
 def _scratch(wanted: Path | None, state_dir: Path) -> Iterator[Path]:
     """An empty directory, removed afterwards; the name begins with a dot, as no plan's does."""
+    import shutil
+    import tempfile
+
     own = state_dir / "scratch"
     room = wanted or (own if os.access(own, os.W_OK | os.X_OK) else None)
     if room is not None and not room.is_dir():

@@ -128,6 +128,7 @@ def parse(
     id where one can be read.
     """
     document = _document(body)
+    message_id, reply_to, correlation_id = _clean(message_id), _clean(reply_to), _clean(correlation_id)
     if "specversion" in document:
         return _from_event(document, reply_to, correlation_id)
     if message_id is not None:
@@ -154,6 +155,11 @@ def _from_event(document: dict[str, object], reply_to: str | None, correlation_i
         reply_to=event.data.reply_to or reply_to,
         correlation_id=correlation_id,
     )
+
+
+def _clean(text: str | None) -> str | None:
+    # A transport's properties may be no UTF-8, and come as lone surrogates, which neither JSON nor SQLite take.
+    return text if text is None else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _document(body: bytes) -> dict[str, object]:

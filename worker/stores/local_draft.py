@@ -18,12 +18,12 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import orjson
 
 from handlers.contract import Part
+from handlers.errors import HoldfastError
 from handlers.tools.atomic import fsync_directory, write_durable
 from handlers.tools.lock import Lock
 from worker.manifest import MANIFEST
@@ -36,8 +36,9 @@ OWNER_SUFFIX = ".owner"
 FILE_MODE = 0o400
 DIRECTORY_MODE = 0o700
 WRITE_BACK_BYTES = 32 << 20
-"""How much is written before the disk is told to begin. Measured: a part of 400 MB then closes in under 0.01 s instead
-of 0.1 s on a disk of 4 GB/s, and a slow disk works while the next frames are compressed."""
+"""How much is written before the disk is told to begin, so that no long fsync waits at the end. Measured with parts of
+512 MiB on a fast disk: 0.03 s instead of 0.14 s at the end, 0.45 s instead of 0.54 s in all. fdatasync from another
+thread holds up the writer, and could swallow an error that the last fsync must report."""
 
 
 def own_record(draft: Path) -> bytes:
@@ -48,71 +49,71 @@ def own_record(draft: Path) -> bytes:
 class LocalPart:
     """A part being written; `LocalDraft.open_part` makes it."""
 
-    def __init__(self, store: str, path: Path, background: ThreadPoolExecutor) -> None:
+    def __init__(self, store: str, path: Path) -> None:
         self._store = store
         self._path = path
-        self._background = background
         self._sha256 = hashlib.sha256()
         self._size = 0
-        self._unsynced = 0
-        self._syncing: Future[None] | None = None
+        self._begun = 0
+        """Up to here the disk was told to begin."""
         with translated(store, path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._descriptor: int | None = os.open(path, flags, FILE_MODE)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it still has to be closed."""
-        return self._descriptor is not None
+        self.durable = False
+        """Whether it was closed without an error; only then may the set be committed."""
 
     def write(self, chunk: bytes | bytearray | memoryview, /) -> int:
-        """Append the whole chunk; it is not copied. Raises StoreUnavailable or StoreRefused."""
-        if self._descriptor is None:
-            raise ValueError(f"{self._path.name} is closed")
+        """Append the whole chunk; it is not copied.
+
+        Raises StoreUnavailable or StoreRefused; some of it may be written then, and the part is of no use any more.
+        """
+        descriptor = self._open_descriptor()
         with memoryview(chunk) as shaped, shaped.cast("B") as view:
             self._sha256.update(view)
-            with translated(self._store, self._path):
-                written = 0
-                while written < len(view):
-                    written += os.write(self._descriptor, view[written:] if written else view)
-                self._size += written
-                self._write_back(self._descriptor, written)
+            try:
+                with translated(self._store, self._path):
+                    written = 0
+                    while written < len(view):
+                        written += os.write(descriptor, view[written:] if written else view)
+                    self._size += written
+                    self._begin_write_back(descriptor)
+            except HoldfastError:
+                # Whoever carries on regardless must not get a digest of bytes that are not there.
+                self.abandon()
+                raise
             return written
 
     def close(self) -> Part:
         """Make the bytes durable. Raises StoreUnavailable or StoreRefused; the part is of no use then."""
-        if self._descriptor is None:
-            raise ValueError(f"{self._path.name} is closed")
+        descriptor = self._open_descriptor()
         try:
             with translated(self._store, self._path):
-                self._wait_for_background()
-                os.fsync(self._descriptor)
+                os.fsync(descriptor)
                 # Verification is to read the disk, not our own memory; and what others have cached stays cached.
-                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             self.abandon()
+        self.durable = True
         return Part(name=self._path.name, size_bytes=self._size, sha256=self._sha256.hexdigest())
 
     def abandon(self) -> None:
         """Let go without any promise; safe to repeat."""
         if self._descriptor is not None:
-            if self._syncing is not None:
-                self._syncing.exception()  # waits: the descriptor must not be closed, and reused, under its feet
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _write_back(self, descriptor: int, written: int) -> None:
-        self._unsynced += written
-        if self._unsynced < WRITE_BACK_BYTES or (self._syncing is not None and not self._syncing.done()):
-            return
-        self._wait_for_background()
-        self._unsynced = 0
-        self._syncing = self._background.submit(os.fdatasync, descriptor)
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise ValueError(f"{self._path.name} is closed")
+        return self._descriptor
 
-    def _wait_for_background(self) -> None:
-        # Its error must not get lost: Linux reports a failed write-back once, the fsync after it succeeds.
-        if self._syncing is not None:
-            self._syncing.result()
+    def _begin_write_back(self, descriptor: int) -> None:
+        length = self._size - self._begun
+        if length >= WRITE_BACK_BYTES:
+            # On dirty pages this starts the write-back, without waiting for it; clean pages are let go.
+            os.posix_fadvise(descriptor, self._begun, length, os.POSIX_FADV_DONTNEED)
+            self._begun = self._size
 
 
 class LocalDraft:
@@ -131,12 +132,11 @@ class LocalDraft:
             except OSError:
                 self._lock.remove()
                 raise
-        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-back")
 
     def open_part(self, name: str) -> LocalPart:
         """A writer for a new part. Raises ValueError for a name that is used or harmful."""
         self._require_open()
-        part = LocalPart(self._store, self._path / checked_part(name, self._parts), self._background)
+        part = LocalPart(self._store, self._path / checked_part(name, self._parts))
         self._parts[name] = part
         return part
 
@@ -153,9 +153,9 @@ class LocalDraft:
         error came after the rename, the set is there, and the next commit of this name raises AlreadyCommitted.
         """
         self._require_open()
-        open_parts = [name for name, part in self._parts.items() if part.is_open]
-        if open_parts:
-            raise ValueError(f"still open: {', '.join(open_parts)}")
+        unfinished = [name for name, part in self._parts.items() if not part.durable]
+        if unfinished:
+            raise ValueError(f"still open, or failed: {', '.join(unfinished)}")
         checked_files(files, self._parts)
         require_root(self._store, self._root)
         plan = self._root / self._name.plan
@@ -210,7 +210,6 @@ class LocalDraft:
             ) from error
 
     def _finish(self) -> None:
-        self._background.shutdown(wait=False)
         self._lock.remove()
         self._done = True
 

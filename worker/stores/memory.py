@@ -59,7 +59,7 @@ class MemoryDraft:
         self._require_open()
         contents = {name: part.closed for name, part in self._parts.items() if part.closed is not None}
         if len(contents) < len(self._parts):
-            raise ValueError(f"still open: {', '.join(self._parts.keys() - contents.keys())}")
+            raise ValueError(f"still open, or failed: {', '.join(self._parts.keys() - contents.keys())}")
         checked_files(files, self._parts)
         self._store.put(self._name, {**contents, **files, MANIFEST: manifest})
         self._done = True

@@ -1,0 +1,299 @@
+"""Backs up a directory as a chain of GNU tar archives, each holding what changed since the level before."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel
+
+from handlers.contract import (
+    JSON,
+    Control,
+    Difference,
+    FileProblem,
+    Frames,
+    Job,
+    Part,
+    PartWriter,
+    ProblemKind,
+    Produced,
+    Progress,
+    Restored,
+    SetReader,
+    Sink,
+)
+from handlers.errors import HoldfastError, PermanentError
+from handlers.tools import tar, tar_restore, tar_snapshot
+from handlers.tools.codecs import Codec
+from handlers.tools.frame_table import Frame
+from handlers.tools.framed_part import coded, write_part
+from handlers.tools.frames import FRAME_BYTES, FrameStats, FrameWriter
+from handlers.tools.problem_log import ProblemLog
+from handlers.tools.process import PIPE, Program, disk_error
+from handlers.tools.restore_guide import guide
+from handlers.tools.tar_options import TarOptions
+
+DATA = "data.tar"
+TABLE = "data.frames"
+INDEX = "index.zst"
+SNAPSHOT = "tree.snar.zst"
+
+_INDEX_FRAME_BYTES = 1 << 20
+_REPORT_SECONDS = 0.1
+
+
+class TarHandler:
+    """The handler `tar`."""
+
+    name: ClassVar[str] = "tar"
+    Options: ClassVar[type[BaseModel]] = TarOptions
+
+    def max_level(self, options: BaseModel) -> int | None:
+        """Any number of levels."""
+        return None
+
+    def subject(self, options: BaseModel) -> str:
+        """The directory."""
+        return str(_tar_options(options).root)
+
+    def check(self, options: BaseModel) -> Sequence[str]:
+        """Whether GNU tar is there, and the subject can be read."""
+        problems = []
+        for look in (tar.version, lambda: _require_subject(_tar_options(options))):
+            try:
+                look()
+            except HoldfastError as error:
+                problems.append(error.message)
+        return problems
+
+    def prepare(self, job: Job) -> PreparedTar:
+        """Raises PermanentError unless root is a directory that can be read and GNU tar will do."""
+        options = _tar_options(job.options)
+        version = tar.version()
+        _require_subject(options)
+        return PreparedTar(job, options, version)
+
+    def restore_guide(self, manifest_chain: Sequence[Mapping[str, JSON]]) -> str:
+        """The commands for this chain, with coreutils, GNU tar and the codec's own program."""
+        return guide(manifest_chain)
+
+    def restore(self, chain: Sequence[SetReader], target: Path, paths: Sequence[bytes], control: Control) -> Restored:
+        """All levels, oldest first; or only the frames that hold `paths`."""
+        if paths:
+            return tar_restore.restore_paths(chain, target, paths, control)
+        return tar_restore.restore_chain(chain, target, control)
+
+    def compare(self, chain: Sequence[SetReader], restored: Path, control: Control) -> Iterator[Difference]:
+        """What differs from GNU tar's own listing."""
+        return tar_restore.compare(chain, restored, control)
+
+
+def _tar_options(options: BaseModel) -> TarOptions:
+    assert isinstance(options, TarOptions)
+    return options
+
+
+def _require_subject(options: TarOptions) -> None:
+    """An unmounted or mistyped subject must not become an empty backup."""
+    root = options.root
+    try:
+        with os.scandir(root):
+            pass
+    except OSError as error:
+        raise PermanentError(f"cannot read the subject {root}: {error.strerror}") from error
+    if not any(os.path.lexists(root / name) for name in options.include):
+        raise PermanentError(f"nothing to back up: {root} has none of {', '.join(options.include)}")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTar:
+    """One level, planned."""
+
+    job: Job
+    options: TarOptions
+    version: str
+
+    def describe(self) -> Mapping[str, JSON]:
+        """The command and what will come of it."""
+        parent = self.job.parent
+        return {
+            "command": self._archiving("/dev/fd/N").argv(),
+            "level": self.job.level,
+            "parent": None if parent is None else str(parent.backup_id),
+            "names": [_member_name(name) for name in self.options.include],
+            "parts": [DATA + self.options.codec.suffix, TABLE, INDEX, SNAPSHOT],
+        }
+
+    def produce(self, sink: Sink) -> Produced:
+        """Let GNU tar read the subject, see `Prepared.produce`."""
+        control = self.job.control
+        archiving = self._archiving("")
+        if self.job.parent is not None:
+            tar_snapshot.bring(self.job.parent, archiving.snapshot, control.checkpoint)
+        try:
+            archiving.names.write_bytes(
+                b"".join(os.fsencode(_member_name(name)) + b"\0" for name in self.options.include)
+            )
+        except OSError as error:
+            raise disk_error(error, f"cannot write {archiving.names}") from error
+        with ExitStack() as stack:
+            listener = _Listener(ProblemLog(sink), [_member_name(name) for name in self.options.include])
+            stack.callback(listener.log.abort)
+            archive = _Archive(sink, self.options, control)
+            stack.enter_context(archive.data)
+            stack.enter_context(archive.index)
+            self._run(archive, listener)
+            parts = archive.close()
+            problems = listener.log.close()
+        if self.job.level == 0 and not archive.files:
+            raise PermanentError(
+                f"nothing to back up in {self.options.root}", hint="look at include and exclude of the plan"
+            )
+        snapshot = write_part(
+            sink, SNAPSHOT, tar_snapshot.read(archiving.snapshot, listener.lost), checkpoint=control.checkpoint
+        )
+        return Produced(
+            parts=(*parts, snapshot, *([problems] if problems else [])),
+            files=archive.files,
+            bytes_in=archive.stats.bytes_in,
+            problems=listener.log.first,
+            problem_counts=listener.log.counts,
+            tools={"tar": self.version},
+            excluded=self.options.exclude,
+        )
+
+    def _run(self, archive: _Archive, listener: _Listener) -> None:
+        """Return when the archive is in the data part and worth keeping."""
+        with ExitStack() as stack:
+            listing, listing_in = os.pipe()
+            stack.callback(os.close, listing)
+            program = Program(
+                self._archiving(f"/dev/fd/{listing_in}").argv(),
+                stdout=PIPE,
+                pass_fds=(listing_in,),
+                checkpoint=archive.checkpoint,
+                on_error_line=listener.hear,
+            )
+            try:
+                stack.enter_context(program)
+            finally:
+                os.close(listing_in)
+            self.job.control.started()
+            program.drain(listing, archive.list)
+            archive.data.pump(program.stdout, checkpoint=program.checkpoint)
+            ended = program.wait()
+        tar.require_archive(
+            ended, fatal=listener.fatal, unknown=listener.unknown, problems=sum(listener.log.counts.values())
+        )
+
+    def _archiving(self, index: str) -> tar.Archiving:
+        options = self.options
+        return tar.Archiving(
+            root=options.root,
+            snapshot=self.job.scratch / "tree.snar",
+            index=index,
+            names=self.job.scratch / "names",
+            exclude=options.exclude,
+            one_file_system=options.one_file_system,
+            xattrs=options.xattrs,
+            acls=options.acls,
+            sparse=options.sparse,
+        )
+
+
+def _member_name(name: str) -> str:
+    return "." if name == "." else f"./{name}"
+
+
+class _Archive:
+    """The archive and its listing on their way into the sink."""
+
+    def __init__(self, sink: Sink, options: TarOptions, control: Control) -> None:
+        self._control = control
+        self._codec = options.codec
+        self._parts = [sink.open_part(name) for name in (DATA + options.codec.suffix, TABLE, INDEX)]
+        data_out, table_out, index_out = self._parts
+        self.files = 0
+        self._bytes_in = 0
+        self._bytes_out = 0
+        self._reported = 0.0
+        self.data = FrameWriter(
+            data_out,
+            codec=options.codec,
+            strength=options.strength,
+            threads=options.threads,
+            table_out=table_out,
+            on_frame=self._on_frame,
+        )
+        self.index = FrameWriter(index_out, codec=Codec.ZSTD, threads=1, frame_bytes=_INDEX_FRAME_BYTES)
+        self.stats = FrameStats(frames=0, bytes_in=0, bytes_out=0)
+
+    def list(self, piece: memoryview) -> None:
+        """A piece of the listing: one line per member, newlines in names are quoted."""
+        self.files += bytes(piece).count(b"\n")
+        self.index.write(piece)
+
+    def _on_frame(self, frame: Frame) -> None:
+        self._bytes_in += frame.size_bytes
+        self._bytes_out += frame.length
+
+    def checkpoint(self) -> None:
+        """Let the worker know how far we are, and ourselves whether to go on."""
+        self._control.checkpoint()
+        now = time.monotonic()
+        if now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+            self._control.report(Progress(files=self.files, bytes_in=self._bytes_in, bytes_out=self._bytes_out))
+
+    def close(self) -> tuple[Part, ...]:
+        """The finished parts."""
+        self.stats = self.data.close(checkpoint=self.checkpoint)
+        self.index.close()
+        frames = Frames(count=self.stats.frames, frame_bytes=FRAME_BYTES, table=TABLE)
+        self._control.report(Progress(files=self.files, bytes_in=self.stats.bytes_in, bytes_out=self.stats.bytes_out))
+        data, table, index = (_closed(part, self._control) for part in self._parts)
+        return coded(data, self._codec, frames), table, coded(index, Codec.ZSTD)
+
+
+def _closed(part: PartWriter, control: Control) -> Part:
+    control.checkpoint()
+    return part.close()
+
+
+class _Listener:
+    """Hears what tar says while it works; called in one thread."""
+
+    def __init__(self, log: ProblemLog, wanted: Sequence[str]) -> None:
+        self.log = log
+        self.lost = tar_snapshot.Lost()
+        self.fatal: tar.Fatal | None = None
+        self.unknown: str | None = None
+        self._wanted = {os.fsencode(name) for name in wanted}
+
+    def hear(self, line: bytes) -> None:
+        """One line of stderr."""
+        match tar.meaning(line):
+            case tar.OfFile(problem=problem, name=name):
+                self._file(problem, name)
+            case tar.Fatal() as fatal:
+                self.fatal = self.fatal or fatal
+            case tar.Unknown(text=text):
+                self.unknown = text
+                self.log.add(FileProblem(kind=ProblemKind.OTHER, path="", detail=text))
+            case tar.Noise():
+                pass
+
+    def _file(self, problem: FileProblem, name: bytes) -> None:
+        kind = problem.kind
+        # What the plan names has to be there; what was merely found may go away again.
+        if kind is ProblemKind.VANISHED and name in self._wanted:
+            kind = ProblemKind.UNREADABLE
+        if kind.is_loss:
+            self.lost.add(name)
+        self.log.add(FileProblem(kind=kind, path=problem.path, detail=problem.detail))

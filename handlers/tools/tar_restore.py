@@ -1,0 +1,141 @@
+"""Brings back what the tar handler stored: the last level of a chain, or single members of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from handlers.contract import Control, Progress, Restored, SetReader
+from handlers.errors import PermanentError
+from handlers.tools.tar_compare import compare
+from handlers.tools.tar_extract import extract
+from handlers.tools.tar_format import END
+from handlers.tools.tar_guard import Guard
+from handlers.tools.tar_index import Member, members
+from handlers.tools.tar_lookup import TOP, Pick, Picks, find, requested_paths
+from handlers.tools.tar_moves import apply_moves, open_up, read_moves
+from handlers.tools.tar_rewrite import rewritten
+from handlers.tools.tar_set import TarSet
+
+__all__ = ["compare", "list_members", "restore_chain", "restore_paths"]
+
+
+def restore_chain(chain: Sequence[SetReader], target: Path, control: Control) -> Restored:
+    """Bring back the subject as it was at the last level, below target, which exists and is empty.
+
+    The levels are applied oldest first: what a later one deleted, replaced or renamed is gone on return. Each data part
+    is read to its end and checked before this returns. Owners come back only for root. `files` counts the members of
+    all levels.
+
+    Raises IntegrityError when a part is not what was written, or an archive holds what could harm anything outside
+    target; TemporaryError when the disk is full; PermanentError with the end of GNU tar's messages when it failed.
+    Target then holds an unusable part of the tree.
+    """
+    levels = _levels(chain)
+    restored = Restored(files=0, bytes_out=0, bytes_read=0)
+    for at, level in enumerate(levels):
+        renames = None
+        if at > 0:
+            if os.geteuid() != 0:
+                open_up(target)
+            renames = partial(_apply_renames, levels[at - 1], level, target)
+        with closing(level.archive()) as archive:
+            guard = Guard(archive, target, renames)
+            extract(_reported(guard, level, restored, control), target, control, incremental=True)
+        restored = _added(restored, guard)
+    return _read(restored, levels)
+
+
+def restore_paths(chain: Sequence[SetReader], target: Path, paths: Sequence[bytes], control: Control) -> Restored:
+    """Bring back these members as they were at the last level, a directory with all below it, under their own paths.
+
+    Only the indexes are read whole, and of the archives the frames that hold what is needed, each checked before it
+    is used. The directories above a member come back too, with their owner and mode; target keeps its own. Asked for
+    the top directory (`.`) it does what `restore_chain` does.
+
+    Raises PermanentError naming a path that the last level does not have, before anything is written; otherwise
+    what `restore_chain` raises.
+    """
+    requested = requested_paths(paths)
+    if TOP in requested:
+        return restore_chain(chain, target, control)
+    levels = _levels(chain)
+    picks = find(levels, requested, control.checkpoint)
+    guard = Guard(_gathered(levels, picks), target)
+    nothing = Restored(files=0, bytes_out=0, bytes_read=0)
+    extract(_reported(guard, levels[-1], nothing, control), target, control, incremental=False)
+    return _read(_added(nothing, guard), levels)
+
+
+def list_members(chosen: SetReader) -> Iterator[Member]:
+    """The members of this one set in the order of its archive: every directory, and what the level before did not have.
+
+    Raises IntegrityError when the index is not what was written.
+    """
+    return members(TarSet(chosen).index())
+
+
+def _levels(chain: Sequence[SetReader]) -> list[TarSet]:
+    levels = [reader.level for reader in chain]
+    if not levels or levels[0] != 0 or any(newer <= older for older, newer in pairwise(levels)):
+        raise PermanentError(
+            f"levels {levels} are no chain", hint="restore a level 0 and every level after it that builds on it"
+        )
+    return [TarSet(reader) for reader in chain]
+
+
+def _apply_renames(older: TarSet, newer: TarSet, target: Path) -> None:
+    moves = read_moves(older, newer)
+    if moves:
+        apply_moves(target, moves)
+
+
+def _gathered(levels: Sequence[TarSet], picks: Sequence[Picks]) -> Iterator[bytes]:
+    """A small archive made of the picked members: directories from the top, then files, then what shares them."""
+    for pick in picks[-1].directories:
+        yield from _member(levels[-1], pick)
+    for level, chosen in zip(levels, picks, strict=True):
+        for pick in (*chosen.others, *chosen.links):
+            yield from _member(level, pick)
+    yield END
+
+
+def _member(level: TarSet, pick: Pick) -> Iterator[bytes]:
+    header, window = level.member_at(pick.block, pick.path)
+    headers = bytes(window.take())
+    changes = {}
+    if pick.name != pick.path:
+        changes[b"GNU.sparse.name" if header.sparse else b"path"] = b"./" + pick.name
+    if pick.shares is not None and pick.shares != header.link:
+        changes[b"linkpath"] = b"./" + pick.shares
+    yield rewritten(headers, changes) if changes else headers
+    for piece in window.pass_by(header.stored_bytes):
+        yield bytes(piece)
+    yield bytes(window.take())
+
+
+def _reported(guard: Guard, level: TarSet, before: Restored, control: Control) -> Iterator[bytes | memoryview]:
+    """What the guard lets pass, with the worker told how far it is."""
+    for chunk in guard.passed():
+        yield chunk
+        control.report(
+            Progress(
+                files=before.files + guard.members,
+                bytes_in=level.bytes_read,
+                bytes_out=before.bytes_out + guard.bytes_out,
+            )
+        )
+
+
+def _added(restored: Restored, guard: Guard) -> Restored:
+    return Restored(files=restored.files + guard.members, bytes_out=restored.bytes_out + guard.bytes_out, bytes_read=0)
+
+
+def _read(restored: Restored, levels: Sequence[TarSet]) -> Restored:
+    return Restored(
+        files=restored.files, bytes_out=restored.bytes_out, bytes_read=sum(level.bytes_read for level in levels)
+    )
