@@ -4,8 +4,8 @@
 
 Each of ours runs right before its rival, again and again (A B A B), so that a busy moment of the machine hits both.
 Every run archives the same warm tree with GNU tar and ends when its output file is synced; ours also hashes the whole
-file, each frame of it, and starts Python. Printed are the medians and our ratio to the rival's: below 1 we are
-better. CPU seconds are those of all processes of the pipeline; they depend less on what else the machine does.
+file, each frame of it, and starts Python. Printed are the medians, then the median of the pairs' ratios: below
+1 we are better. CPU seconds are those of all processes of the pipeline; they depend less on what else the machine does.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def compare(tree: str, out: Path, pair: Pair, rounds: int) -> None:
     name = f"framed {pair.codec}" + ("" if pair.strength is None else f" strength {pair.strength}")
     print(f"{name:24} {a.wall:6.2f} s  cpu {a.cpu:6.2f} s {a.size / 1e6:7.1f} MB  peak {max(peaks)} MiB")
     print(f"  tar | {pair.rival:16} {b.wall:6.2f} s  cpu {b.cpu:6.2f} s {b.size / 1e6:7.1f} MB")
-    print(f"  RATIO  time {a.wall / b.wall:.2f}  cpu {a.cpu / b.cpu:.2f}  size {a.size / b.size:.3f}", flush=True)
+    wall = statistics.median(x.wall / y.wall for x, y in zip(ours, theirs, strict=True))
+    cpu = statistics.median(x.cpu / y.cpu for x, y in zip(ours, theirs, strict=True))
+    print(f"  RATIO  time {wall:.2f}  cpu {cpu:.2f}  size {a.size / b.size:.3f}", flush=True)
 
 
 def median_of(runs: list[Run]) -> Run:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import RedisServer
+from tests.workshop.workers import Hire, Worker
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,18 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture
+def hire() -> Iterator[Hire]:
+    """Makes worker processes, none of which outlives the test."""
+    hired: list[Worker] = []
+
+    def make(*place: Path, **settings: Any) -> Worker:
+        hired.append(Worker(*place, **settings))
+        return hired[-1]
+
+    yield make
+    for worker in hired:
+        if not worker.ended:
+            worker.kill()

@@ -232,5 +232,7 @@ def _intakes(settings: Settings) -> Sequence[Intake]:
     if settings.queue is not None:
         from worker.intake.queue import QueueIntake
 
-        intakes.append(QueueIntake(settings.queue, node=settings.node, settle=settings.settle))
+        intakes.append(
+            QueueIntake(settings.queue, node=settings.node, settle=settings.settle, concurrency=settings.concurrency)
+        )
     return intakes

@@ -146,7 +146,7 @@ class ReplyEvents:
             raise PermanentError(f"event {announcement.event_id} has no reply queue to go to")
         if _too_long(caller.reply_to) or _too_long(caller.correlation_id):
             raise PermanentError(
-                f"reply of event {announcement.event_id}: queue or correlation id is longer than {MAX_SHORT_STRING} bytes"
+                f"reply {announcement.event_id}: queue or correlation id is longer than {MAX_SHORT_STRING} bytes"
             )
         try:
             self._publisher.publish(

@@ -173,12 +173,14 @@ class Link:
             transport=RedisTransport if self.kind is Kind.REDIS else None,
             heartbeat=self._heartbeat_seconds,
             connect_timeout=seconds,
-            ssl=_ssl_options(self.kind) if secure else False,
+            ssl=_ssl_options(self.kind, url) if secure else False,
             transport_options=self._options(),
         )
         try:
             connection.ensure_connection(max_retries=0, reraise_as_library_errors=False)
         except ValueError as error:
+            if isinstance(error, OSError):  # a certificate's refusal is both
+                raise
             raise BrokerRefused(
                 f"connect: {self.address}: {error}", hint="the path of a Redis URL is a number, such as /0"
             ) from error
@@ -258,9 +260,9 @@ def kind_of(settings: Queue) -> Kind:
             )
 
 
-def _ssl_options(kind: Kind) -> dict[str, object]:
-    # Left to itself kombu checks no host name for amqps, and nothing at all for rediss. None: the name in the URL.
-    return {"server_hostname": None} if kind is Kind.AMQP else {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+def _ssl_options(kind: Kind, url: str) -> dict[str, object]:
+    # Left to itself kombu checks no host name for amqps, and nothing at all for rediss.
+    return {"server_hostname": urlsplit(url).hostname} if kind is Kind.AMQP else {"ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
 def _translate(error: Exception, doing: str) -> TemporaryError | PermanentError:
@@ -275,7 +277,10 @@ def _translate(error: Exception, doing: str) -> TemporaryError | PermanentError:
         ):
             return BrokerRefused(message, hint="look at user, password, virtual host and permissions of queue.url")
         case ssl.SSLCertVerificationError():
-            return BrokerRefused(message, hint="the broker's certificate is not trusted: set SSL_CERT_FILE to its CA's")
+            return BrokerRefused(
+                message,
+                hint="SSL_CERT_FILE names the CAs to trust; the certificate has to be for the host in queue.url",
+            )
         case redis.ResponseError() if not isinstance(error, _PASSING) and not _PASSING_WORDS.search(text):
             return Unroutable(message) if "WRONGTYPE" in text else BrokerRefused(message)
         case amqp.NotFound():

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +18,7 @@ from config.load import Loaded
 from config.problems import ConfigError
 from config.settings import Settings
 from handlers.errors import HoldfastError
+from handlers.tools import tar
 from worker import plans
 from worker.app import open_catalog, open_journal, open_stores
 from worker.catalog import StoredSet
@@ -29,8 +28,6 @@ from worker.overview import is_held
 
 LITTLE_ROOM_BYTES = 1 << 30
 CLOCK_SLACK = timedelta(minutes=5)
-TAR_VERSION = (1, 28)
-"""The oldest GNU tar that all options we give were seen to work with."""
 
 _OWN_PACKAGES = ("config", "handlers", "worker")
 
@@ -112,26 +109,11 @@ def _packages() -> Check:
 
 
 def _tar() -> Check:
-    hint = "install GNU tar: without it there are no increments"
-    program = shutil.which("tar")
-    if program is None:
-        return Check(name="tar", verdict=Verdict.WARN, message="there is no tar on PATH", hint=hint)
-    told = program_version(program)
-    version = re.search(r"GNU tar\) (\d+)\.(\d+)", told)
-    if version is None:
-        return Check(name="tar", verdict=Verdict.WARN, message=f"{program} is no GNU tar: {told[:60]!r}", hint=hint)
-    if (int(version[1]), int(version[2])) < TAR_VERSION:
-        wanted = ".".join(str(number) for number in TAR_VERSION)
-        return Check(name="tar", verdict=Verdict.WARN, message=f"{told} is older than {wanted}", hint=hint)
-    return _ok("tar", f"{told}, {program}")
-
-
-def program_version(program: str) -> str:
-    """The first line a program prints about its version; empty where it prints none."""
-    done = subprocess.run(
-        [program, "--version"], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL
-    )
-    return (done.stdout.splitlines() or [""])[0]
+    try:
+        version = tar.version()
+    except HoldfastError as error:
+        return Check(name="tar", verdict=Verdict.WARN, message=error.message, hint=error.hint)
+    return _ok("tar", f"GNU tar {version}, {shutil.which(tar.PROGRAM)}")
 
 
 def _state_dir(settings: Settings) -> Check:

@@ -13,7 +13,7 @@ from pathlib import Path
 from handlers.contract import Control, Difference, SetReader, printable
 from handlers.tools.tar_dumpdir import UNCHANGED
 from handlers.tools.tar_index import Member, members, places
-from handlers.tools.tar_lookup import TOP
+from handlers.tools.tar_lookup import TOP, parent_of, uppers
 from handlers.tools.tar_moves import moves_between
 from handlers.tools.tar_set import TarSet
 
@@ -88,12 +88,16 @@ class _Comparison:
         """Names that should not be there, and the suspects among the names that did not change."""
         suspects: defaultdict[bytes, list[bytes]] = defaultdict(list)
         for path in self._suspects:
-            suspects[path.rpartition(b"/")[0] or TOP].append(path)
+            suspects[parent_of(path)].append(path)
+        above = {upper for parent in suspects for upper in (parent, *uppers(parent))}
+        known = set()
         last = self._levels[-1]
         for place in places(last.index()):
             if place.type != _DIRECTORY:
                 continue
             self._checkpoint()
+            if place.path in above:
+                known.add(place.path)
             listed = last.dumpdir_at(place.block, place.path)
             if listed is None:
                 continue
@@ -102,9 +106,14 @@ class _Comparison:
             for name in self._names_in(place.path):
                 if name not in names:
                     yield Difference(path=printable(prefix + name), what="should not be there")
-            for path in suspects.get(place.path, ()):
+            for path in suspects.pop(place.path, ()):
                 if names.get(path.rpartition(b"/")[2]) == UNCHANGED:
                     yield Difference(path=printable(path), what=self._suspects[path])
+
+        # In no directory of the last level: files that the plan names, which it did not store again.
+        for parent, paths in suspects.items():
+            if not any(upper in known for upper in (parent, *uppers(parent))):
+                yield from (Difference(path=printable(path), what=self._suspects[path]) for path in paths)
 
     def _members(self, at: int) -> Iterator[Member]:
         for number, member in enumerate(members(self._levels[at].index())):

@@ -6,6 +6,7 @@ is a wall before it, which does not depend on that. What holds after each member
 
 - every name is relative, without `..`;
 - the directory it is in was a member of the same archive before it, so GNU tar has made sure that it is a real one;
+- or it is above all members (`srv` where the plan names `srv/www`), and is a real one on disk, or will be made;
 - no later member replaces that directory by something else, a symbolic link for instance.
 
 So no name leads through a symbolic link, whatever earlier levels left on disk. The same goes for what a hard link
@@ -28,6 +29,9 @@ from handlers.tools.tar_rewrite import without_renames
 Renames = Callable[[], None]
 """Moves the directories that the archive says were renamed, before GNU tar sees it."""
 
+MAX_LOOSE = 100_000
+"""Members that may be outside all directories of the archive: the plan names each of them."""
+
 _DIRECTORY = "5"
 _HARD_LINK = "1"
 
@@ -44,8 +48,11 @@ class Guard:
         self._target = target
         self._renames = renames
         self._directories = {b""}
+        self._above = {b""}
+        """Those of the directories that are no members themselves."""
+        self._loose: set[bytes] = set()
+        """Members in such directories that are none."""
         self._last_parent = b""
-        self._only_directories = True
         self.members = 0
         """Members that have passed."""
         self.bytes_out = 0
@@ -93,7 +100,10 @@ class Guard:
         if header.type == _DIRECTORY:
             self._check_directory(header)
             return
-        self._only_directories = False
+        if parent in self._above:
+            self._loose.add(path)
+            if len(self._loose) > MAX_LOOSE:
+                raise _refused(header, f"is one of more than {MAX_LOOSE} outside all directories of the archive")
         if path in self._directories:
             raise _refused(header, "takes the place of a directory")
         if header.type == _HARD_LINK:
@@ -103,6 +113,7 @@ class Guard:
 
     def _check_directory(self, header: Header) -> None:
         self._directories.add(header.path)
+        self._above.discard(header.path)
         if header.dumpdir is None:
             return
         try:
@@ -113,26 +124,28 @@ class Guard:
             raise _refused(header, "tells of renamed directories, which only the first member may")
 
     def _admit(self, header: Header, parent: bytes) -> None:
-        """Accept directories that are no members, as above a subject with a longer name: GNU tar will make them.
+        """Accept directories that are no members, since the plan names only something below: GNU tar will make them.
 
-        Only before the first member that is no directory: until then no symbolic link of this archive can be in the
-        way, and what earlier levels left is on disk to be looked at.
+        What earlier levels left in their place is on disk to be looked at, and what this archive puts there is known.
         """
-        if not self._only_directories:
-            raise _refused(header, f"is in {printable(parent)!r}, which is no directory of the archive")
-        at = 0
-        while at < len(parent):
-            at = parent.find(b"/", at + 1)
-            at = len(parent) if at < 0 else at
-            upper = parent[:at]
-            if upper not in self._directories:
-                try:
-                    found = (Path(os.fsdecode(os.fsencode(self._target) + b"/" + upper))).lstat()
-                except FileNotFoundError:
-                    found = None
-                if found is not None and not stat.S_ISDIR(found.st_mode):
-                    raise _refused(header, f"is in {printable(upper)!r}, which is no directory")
-                self._directories.add(upper)
+        end = 0
+        while end < len(parent):
+            upper, end = parent[:end], parent.find(b"/", end + 1)
+            end = len(parent) if end < 0 else end
+            path = parent[:end]
+            if path in self._directories:
+                continue
+            if upper not in self._above or path in self._loose or self._is_in_the_way(path):
+                raise _refused(header, f"is in {printable(path)!r}, which is no directory of the archive")
+            self._directories.add(path)
+            self._above.add(path)
+
+    def _is_in_the_way(self, path: bytes) -> bool:
+        try:
+            found = os.lstat(os.fsencode(self._target) + b"/" + path)
+        except FileNotFoundError:
+            return False
+        return not stat.S_ISDIR(found.st_mode)
 
     def _end(self) -> None:
         """Two zero blocks, and nothing but zeros after them."""

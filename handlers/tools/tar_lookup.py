@@ -7,7 +7,7 @@ level before, under the name that its directory had then, until a level has it o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,19 +74,23 @@ def find(chain: Sequence[TarSet], requested: frozenset[bytes], checkpoint: Calla
     what was asked for, not with the index. Raises PermanentError naming a path that the last level does not have.
     """
     searches = [_Search(level, checkpoint) for level in chain]
-    wanted = searches[-1].last_level(requested, older=len(chain) > 1)
-    unfound = {name for name in wanted.values() if name in requested}
+    search = searches[-1]
+    wanted, loose = search.last_level(requested, older=len(chain) > 1)
+    unfound = {name for name in wanted.values() if name in requested} | loose.missing
     for at in range(len(chain) - 2, -1, -1):
-        if not wanted:
+        if not wanted and not loose.tops:
             break
         moves = moves_between(chain[at], chain[at + 1])
         wanted = {moves.before(path): name for path, name in wanted.items()}
-        wanted = searches[at].older_level(wanted, bottom=at == 0)
-        unfound.difference_update(pick.name for pick in (*searches[at].picks.others, *searches[at].picks.links))
+        search = searches[at]
+        wanted = search.older_level(wanted, loose, bottom=at == 0)
+        for pick in (*search.picks.others, *search.picks.links):
+            unfound.discard(pick.name)
+            unfound.discard(loose.top_of(pick.name))
     if unfound:
         raise PermanentError(
-            f"{printable(min(unfound))!r} is known to the set, but was never stored in its chain",
-            hint="it was excluded, or could not be read; the set's problems may tell",
+            f"{printable(min(unfound))!r} is not in set {chain[-1].name}, nor in those it builds on",
+            hint="list the sets to see what is in them; what is excluded or cannot be read is in none",
         )
     for search in searches:
         search.resolve_links()
@@ -101,35 +105,42 @@ class _Search:
         self._checkpoint = checkpoint
         self.picks = Picks()
 
-    def last_level(self, requested: frozenset[bytes], *, older: bool) -> dict[bytes, bytes]:
-        """Pick what this level has of the requested paths and below; the rest is to be sought in older levels."""
+    def last_level(self, requested: frozenset[bytes], *, older: bool) -> tuple[dict[bytes, bytes], _Loose]:
+        """Pick what this level has of the requested paths and below.
+
+        Returns what is to be sought in older levels: paths, and requested paths that no directory here knows of.
+        """
         inside = _Inside(requested)
-        above = {upper: -1 for path in requested for upper in _uppers(path)}
+        above = {upper: -1 for path in requested for upper in uppers(path)}
         missing = set(requested)
-        wanted: dict[bytes, bytes] = {}
         for place in self._places():
-            is_inside = inside.has(place.path)
-            if is_inside:
-                missing.discard(place.path)
+            top = inside.top_of(place.path)
+            missing.discard(top)
             if place.type != _DIRECTORY:
-                if is_inside:
+                if top:
                     self.picks.add(place, place.path)
-            elif is_inside or place.path in above:
+            elif top or place.path in above:
                 self._pick_directory(place)
                 if place.path in above:
                     above[place.path] = place.block
-        if older:
-            asked = [pick for pick in self.picks.directories if inside.has(pick.path)]
-            for pick in asked:
+        for path in requested - missing:
+            missing.difference_update(uppers(path))
+        directories = self.picks.directories
+        wanted: dict[bytes, bytes] = {}
+        for pick in directories if older else ():
+            if inside.top_of(pick.path):
                 wanted.update((path, path) for path in self._unchanged(pick.block, pick.path))
-        for path in sorted(missing):
-            self._explain(path, above[_parent(path)])
+        known = {pick.path for pick in directories} | {upper for upper, block in above.items() if block >= 0}
+        loose = frozenset(path for path in requested if not any(upper in known for upper in (path, *uppers(path))))
+        for path in sorted(missing - loose):
+            self._explain(path, above[parent_of(path)])
             wanted[path] = path
-        return wanted
+        found = {pick.path for pick in (*self.picks.others, *self.picks.links)} if loose else set()
+        return wanted, _Loose(loose, loose & missing, known, found)
 
-    def older_level(self, wanted: dict[bytes, bytes], *, bottom: bool) -> dict[bytes, bytes]:
+    def older_level(self, wanted: dict[bytes, bytes], loose: _Loose, *, bottom: bool) -> dict[bytes, bytes]:
         """Pick what this level has of the paths wanted of it; the rest is to be sought in the level before."""
-        parents = {_parent(path): -1 for path in wanted}
+        parents = {parent_of(path): -1 for path in wanted}
         left = dict(wanted)
         for place in self._places():
             if place.type == _DIRECTORY:
@@ -137,10 +148,12 @@ class _Search:
                     parents[place.path] = place.block
             elif place.path in left:
                 self.picks.add(place, left.pop(place.path))
-        if bottom or not left:
+            elif loose.tops and loose.takes(place.path):
+                self.picks.add(place, place.path)
+        if bottom:
             return {}
         still: dict[bytes, bytes] = {}
-        for parent in sorted({_parent(path) for path in left}, key=parents.__getitem__):
+        for parent in sorted({parent_of(path) for path in left}, key=parents.__getitem__):
             if parents[parent] >= 0:
                 unchanged = self._unchanged(parents[parent], parent)
                 still.update((path, left[path]) for path in unchanged if path in left)
@@ -191,7 +204,7 @@ class _Search:
 
     def _explain(self, path: bytes, parent_block: int) -> None:
         """Raise PermanentError unless the directory of this path says that an older level may have it."""
-        listed = None if parent_block < 0 else self._level.dumpdir_at(parent_block, _parent(path))
+        listed = None if parent_block < 0 else self._level.dumpdir_at(parent_block, parent_of(path))
         state = None if listed is None else listed.names().get(path.rpartition(b"/")[2])
         if state is None:
             raise PermanentError(
@@ -217,25 +230,51 @@ class _Inside:
     def __init__(self, tops: frozenset[bytes]) -> None:
         self._tops = tops
         self._parent = b""
-        self._parent_inside = False
+        self._parent_top = b""
 
-    def has(self, path: bytes) -> bool:
-        """Whether the path is inside."""
+    def top_of(self, path: bytes) -> bytes:
+        """Which of the paths it is, or is below; empty for none."""
         if path in self._tops:
-            return True
-        parent = _parent(path)
+            return path
+        parent = parent_of(path)
         if parent != self._parent:
             self._parent = parent
-            self._parent_inside = parent in self._tops or any(upper in self._tops for upper in _uppers(parent))
-        return self._parent_inside
+            self._parent_top = next((upper for upper in (parent, *uppers(parent)) if upper in self._tops), b"")
+        return self._parent_top
 
 
-def _parent(path: bytes) -> bytes:
+class _Loose(_Inside):
+    """Requested paths that are in no directory of the last level, because the plan names them or something below.
+
+    Nothing tells whether such a file is unchanged or gone. It is restored from the newest level that has it, as GNU
+    tar does with the whole chain.
+    """
+
+    def __init__(
+        self, tops: frozenset[bytes], missing: frozenset[bytes], directories: Set[bytes], found: set[bytes]
+    ) -> None:
+        super().__init__(tops)
+        self.tops = tops
+        self.missing = missing
+        """Those that the last level has nothing of."""
+        self._directories = directories
+        self._found = found
+
+    def takes(self, path: bytes) -> bool:
+        """Whether to restore this member of an older level; each path only once."""
+        if not self.top_of(path) or path in self._found or parent_of(path) in self._directories:
+            return False
+        self._found.add(path)
+        return True
+
+
+def parent_of(path: bytes) -> bytes:
+    """The directory that a path is in."""
     return path.rpartition(b"/")[0] or TOP
 
 
-def _uppers(path: bytes) -> Iterator[bytes]:
+def uppers(path: bytes) -> Iterator[bytes]:
     """Every directory above a path, the top directory last."""
     while path != TOP:
-        path = _parent(path)
+        path = parent_of(path)
         yield path

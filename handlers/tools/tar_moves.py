@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,11 @@ from handlers.contract import printable
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tools.tar_format import Malformed, checked_path
 from handlers.tools.tar_set import TarSet
+
+_TEMPORARY = b"\0"
+"""Stands for a name that no directory has."""
+
+_MAX_STEPS = 10_000
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -50,30 +55,62 @@ class Moves:
 
 def moves_between(older: TarSet, newer: TarSet) -> Moves:
     """What was renamed from one level to the next; reads both snapshots where the newer archive tells of renames."""
-    return read_moves(older, newer) if newer.tells_of_renames() else Moves({})
+    return read_moves(older, newer) if newer.renames() else Moves({})
 
 
 def read_moves(older: TarSet, newer: TarSet) -> Moves:
-    """What was renamed from one level to the next, by both snapshots. Memory grows with the number of directories."""
+    """What was renamed from one level to the next, by both snapshots. Memory grows with the number of directories.
+
+    Raises PermanentError where the top directory itself was replaced.
+    """
     numbers: dict[tuple[bytes, bytes], bytes] = {}
-    by_name: dict[bytes, tuple[bytes, bytes]] = {}
+    by_name: dict[bytes, bytes] = {}
     for entry in snapshot_entries(older.snapshot()):
         numbers[entry.device, entry.inode] = entry.path
-        by_name[entry.path] = (entry.device, entry.inode)
+        by_name[entry.path] = entry.inode
     old_names: dict[bytes, bytes] = {}
     for entry in snapshot_entries(newer.snapshot()):
-        same_name = by_name.get(entry.path)
         # A device number may change with a reboot; GNU tar then goes by name and inode.
-        old = entry.path if same_name and same_name[1] == entry.inode else numbers.get((entry.device, entry.inode))
+        known = by_name.get(entry.path) == entry.inode
+        old = entry.path if known else numbers.get((entry.device, entry.inode))
         if old is not None:
             old_names[entry.path] = old
+    # Where names went round in a circle GNU tar leaves the old inodes in its snapshot: then its steps must do.
+    old_names.update(_replayed(newer.renames()))
     moved = {new: old for new, old in old_names.items() if _carried(new, old_names) != old}
-    if b"" in moved:
+    if b"" in moved or b"" in moved.values():
         raise PermanentError(
-            f"at level {newer.level} the top directory is what was {printable(moved[b''])!r} at level {older.level}",
-            hint="restore the level before, and this level's set beside it with plain GNU tar",
+            f"at level {newer.level} the top directory is what was {printable(moved.get(b'', b'.'))!r} before",
+            hint=f"restore level {older.level}, or this level's set alone with plain GNU tar",
         )
     return Moves(moved)
+
+
+def _replayed(records: bytes) -> dict[bytes, bytes]:
+    """Old name by new one, where the steps have a place for a temporary name: that is, where there is a circle."""
+    if not records.startswith(b"X") and b"\0X" not in records:
+        return {}
+    steps: list[tuple[bytes, bytes]] = []
+    source = b""
+    for step in records.split(b"\0")[:-1]:
+        try:
+            path = checked_path(step[1:]) if step[1:] else _TEMPORARY
+        except Malformed as error:
+            raise IntegrityError(f"archive tells of a renamed directory with {error}") from error
+        if step[:1] == b"R":
+            source = path
+        elif step[:1] == b"T":
+            steps.append((source, path))
+    if len(steps) > _MAX_STEPS:
+        raise IntegrityError(f"archive tells of {len(steps)} renamed directories in a circle")
+    return {new: _traced_back(new, steps) for _, new in steps if new != _TEMPORARY}
+
+
+def _traced_back(name: bytes, steps: Sequence[tuple[bytes, bytes]]) -> bytes:
+    for source, new in reversed(steps):
+        if name == new or name.startswith(new + b"/"):
+            name = source + name[len(new) :]
+    return name
 
 
 def _carried(path: bytes, old_names: Mapping[bytes, bytes]) -> bytes | None:

@@ -29,6 +29,7 @@ class TarSet:
         self._frames: FrameReader | None = None
         self._archive_bytes = 0
         self._window: Window | None = None
+        self._renames: bytes | None = None
 
     def archive(self) -> Generator[bytes, None, None]:
         """The whole archive, decoded on all cores; closing it ends the threads.
@@ -73,12 +74,14 @@ class TarSet:
         header, _ = self.member_at(block, path)
         return self._list(header)
 
-    def tells_of_renames(self) -> bool:
-        """Whether directories were renamed between the level before and this one."""
-        frames = self._random_access()
-        header = next_member(Window(frames.read_at(0, self._archive_bytes)))
-        listed = None if header is None else self._list(header)
-        return listed is not None and bool(listed.renames)
+    def renames(self) -> bytes:
+        """GNU tar's records of the directories that were renamed since the level before; empty where none was."""
+        if self._renames is None:
+            frames = self._random_access()
+            header = next_member(Window(frames.read_at(0, self._archive_bytes)))
+            listed = None if header is None else self._list(header)
+            self._renames = b"" if listed is None else listed.renames
+        return self._renames
 
     def _list(self, header: Header) -> Dumpdir | None:
         if header.dumpdir is None:

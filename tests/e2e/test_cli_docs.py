@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from worker.cli import app
+from worker.commands.program import app
 from worker.events import ExitCode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()

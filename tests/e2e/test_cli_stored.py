@@ -205,7 +205,7 @@ def test_what_is_whole_verifies(chain: Workshop) -> None:
 def test_damage_is_found_and_the_rest_is_verified_all_the_same(workshop: Workshop) -> None:
     """One byte is enough; the worst verdict is the exit code."""
     bad, good = workshop.backup(), workshop.backup("--level", "full")
-    (part,) = (workshop.store / "web" / bad).glob("data.*")
+    (part,) = (workshop.store / "web" / bad).glob("data.tar*")
     part.chmod(0o600)
     with part.open("r+b") as stream:
         stream.seek(100)

@@ -12,7 +12,7 @@ import orjson
 import psutil
 import pytest
 
-from tests.workshop.workers import Worker, wait_for
+from tests.workshop.workers import Hire, Worker, wait_for
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def large_subject(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, subject: Path) -> Iterator[Worker]:
+def worker(hire: Hire, tmp_path: Path, subject: Path) -> Iterator[Worker]:
     """A worker that runs, and is stopped afterwards."""
-    made = Worker(tmp_path / "n1", subject, tmp_path / "store")
+    made = hire(tmp_path / "n1", subject, tmp_path / "store")
     made.start()
     yield made
     made.stop()
@@ -87,9 +87,11 @@ def test_same_request_twenty_times_is_one_backup(worker: Worker) -> None:
     assert len(worker.sets()) == 1
 
 
-def test_worker_killed_in_the_middle_leaves_one_set_and_one_outcome(tmp_path: Path, large_subject: Path) -> None:
+def test_worker_killed_in_the_middle_leaves_one_set_and_one_outcome(
+    hire: Hire, tmp_path: Path, large_subject: Path
+) -> None:
     """SIGKILL while it writes; after the restart as if nothing had been."""
-    worker = Worker(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW)
+    worker = hire(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW)
     worker.start()
     worker.ask("r1")
     drafts = worker.store / ".holdfast" / "drafts"
@@ -110,9 +112,9 @@ def test_worker_killed_in_the_middle_leaves_one_set_and_one_outcome(tmp_path: Pa
     assert worker.leftovers() == []
 
 
-def test_drain_lets_running_work_end(tmp_path: Path, large_subject: Path) -> None:
+def test_drain_lets_running_work_end(hire: Hire, tmp_path: Path, large_subject: Path) -> None:
     """SIGTERM: the outcome is out before the process ends with 0."""
-    worker = Worker(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW, drain_seconds=120)
+    worker = hire(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW, drain_seconds=120)
     worker.start()
     worker.ask("r1")
     wait_for(lambda: bool(worker.events("r1")), what="the start")
@@ -123,9 +125,9 @@ def test_drain_lets_running_work_end(tmp_path: Path, large_subject: Path) -> Non
     assert worker.outcomes("r1") == ["succeeded"]
 
 
-def test_drain_that_takes_too_long_hands_the_request_back(tmp_path: Path, large_subject: Path) -> None:
+def test_drain_that_takes_too_long_hands_the_request_back(hire: Hire, tmp_path: Path, large_subject: Path) -> None:
     """Nothing is left behind; the next start goes on with it."""
-    worker = Worker(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW, drain_seconds=0.2)
+    worker = hire(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW, drain_seconds=0.2)
     worker.start()
     worker.ask("r1")
     wait_for(lambda: bool(worker.events("r1")), what="the start")
@@ -139,9 +141,9 @@ def test_drain_that_takes_too_long_hands_the_request_back(tmp_path: Path, large_
     assert worker.stop() == 0
 
 
-def test_second_signal_cancels_at_once(tmp_path: Path, large_subject: Path) -> None:
+def test_second_signal_cancels_at_once(hire: Hire, tmp_path: Path, large_subject: Path) -> None:
     """Whoever is in a hurry sends it twice."""
-    worker = Worker(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW, drain_seconds=600)
+    worker = hire(tmp_path / "n1", large_subject, tmp_path / "store", options=SLOW, drain_seconds=600)
     worker.start()
     worker.ask("r1")
     wait_for(lambda: bool(worker.events("r1")), what="the start")
@@ -169,12 +171,12 @@ def test_accepted_request_survives_the_loss_of_everything_but_state_and_store(wo
     assert len(worker.sets()) == 1
 
 
-def test_events_that_nobody_took_are_sent_after_a_restart(tmp_path: Path, subject: Path) -> None:
+def test_events_that_nobody_took_are_sent_after_a_restart(hire: Hire, tmp_path: Path, subject: Path) -> None:
     """With the ids they had: here the sink, a broker, is not there at first."""
     from tests.services.server import free_port
 
     queue = {"url": f"amqp://127.0.0.1:{free_port()}", "connect_timeout_seconds": 1}
-    worker = Worker(tmp_path / "n1", subject, tmp_path / "store", queue=queue)
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store", queue=queue)
     worker.start()
     worker.ask("r1")
     worker.wait_outcome("r1")
@@ -183,18 +185,6 @@ def test_events_that_nobody_took_are_sent_after_a_restart(tmp_path: Path, subjec
     status = orjson.loads(worker.run("status", "--json").stdout)
 
     assert status["unsent_events"] == 2
-
-
-def test_unreadable_file_is_partial_with_its_name(worker: Worker, subject: Path) -> None:
-    """Never a success."""
-    if os.geteuid() == 0:
-        pytest.skip("root reads everything; the handler's own tests drop their rights")
-    (subject / "secret").write_text("x")
-    (subject / "secret").chmod(0)
-
-    worker.ask("r1")
-
-    assert worker.wait_outcome("r1")["outcome"] == "partial"
 
 
 def test_messages_that_are_no_requests_are_answered_and_kept(worker: Worker) -> None:

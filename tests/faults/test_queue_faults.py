@@ -1,4 +1,4 @@
-"""Brokers that end, connections that break, workers that are killed: no request is lost and none is settled for another."""
+"""Brokers end, connections break, workers are killed: no request is lost, none is settled for another."""
 
 from __future__ import annotations
 

@@ -146,6 +146,7 @@ def events() -> Iterator[Counter[str]]:
     logger.remove(sink)
 
 
+@pytest.mark.slow
 def test_killed_before_any_touch_of_the_disk_nothing_is_lost(tmp_path: Path) -> None:
     """Between claim and delivery, before the settlement, in its middle: the next worker delivers what is open."""
     room = tmp_path / "room"
@@ -184,6 +185,7 @@ def test_killed_while_it_holds_requests_all_come_again(spool: Path, tmp_path: Pa
     assert len(names(spool / "done")) == 20
 
 
+@pytest.mark.slow
 def test_two_workers_killed_at_random_lose_nothing(spool: Path, tmp_path: Path) -> None:
     """Whoever is left adopts; in the end every request was delivered and lies in done/ once."""
     notes, chance = tmp_path / "notes", random.Random(7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -41,9 +42,11 @@ def server(request: pytest.FixtureRequest) -> Server:
 def sinks(settings: Queue) -> Iterator[tuple[EventSink, EventSink]]:
     """The two sinks of a worker, over one connection."""
     publisher = BrokerPublisher(settings)
-    yield QueueEvents(publisher), ReplyEvents(publisher)
-    publisher.close()
-    publisher.close()
+    try:
+        yield QueueEvents(publisher), ReplyEvents(publisher)
+    finally:
+        publisher.close()
+        publisher.close()
 
 
 @contextmanager
@@ -55,7 +58,7 @@ def raw_channel(server: RabbitMQ) -> Iterator[Any]:
 
 def announcement(word: str = "succeeded", *, plan: str | None = "web", **caller: str) -> Announcement:
     """An event on its way."""
-    event = {"specversion": "1.0", "type": f"holdfast.backup.{word}", "subject": plan, "data": {}}
+    event: dict[str, object] = {"specversion": "1.0", "type": f"holdfast.backup.{word}", "subject": plan, "data": {}}
     return Announcement(
         event_id=uuid.uuid4().hex, sink="queue", caller=Caller(**caller), body=orjson.dumps(event), request_id=None
     )
@@ -82,7 +85,7 @@ def test_an_event_reaches_whoever_binds_its_plan_or_its_outcome(rabbitmq: Rabbit
 
         for queue in queues.values():
             message = channel.basic_get(queue, no_ack=True)
-            assert message.body.encode() == event.body
+            assert message.body == event.body
             assert message.properties["message_id"] == event.event_id
             assert message.properties["correlation_id"] == "c-1"
             assert message.properties["delivery_mode"] == 2
@@ -92,12 +95,13 @@ def test_an_event_reaches_whoever_binds_its_plan_or_its_outcome(rabbitmq: Rabbit
 
 
 def test_an_event_reaches_a_queue_bound_in_redis(redis_server: RedisServer) -> None:
-    """kombu keeps bindings in Redis: a subscriber that uses it gets the events it asked for."""
+    """With kombu bindings are kept in Redis: a subscriber that uses it gets the events it asked for."""
     settings = queue_settings(redis_server.url)
     name = f"listener-{uuid.uuid4().hex}"
-    with kombu.Connection(redis_server.url) as connection, sinks(settings) as (events, _):
-        exchange = kombu.Exchange(settings.events_exchange, type="topic")
-        queue = kombu.Queue(name, exchange, routing_key="web.*")(connection.default_channel)
+    library: Any = kombu  # it has no types
+    with library.Connection(redis_server.url) as connection, sinks(settings) as (events, _):
+        exchange = library.Exchange(settings.events_exchange, type="topic")
+        queue = library.Queue(name, exchange, routing_key="web.*")(connection.default_channel)
         queue.declare()
 
         event = announcement("failed")
@@ -164,7 +168,7 @@ def test_a_reply_through_rabbitmqs_direct_reply_to(rabbitmq: RabbitMQ) -> None:
     with at_work(settings) as desk, sinks(settings) as (_, replies):
         wait_until(lambda: ping(settings).consumers == 1, what="a worker consumes")
         with raw_channel(rabbitmq) as channel:
-            answers: list[str] = []
+            answers: list[bytes] = []
             channel.basic_consume(
                 "amq.rabbitmq.reply-to", no_ack=True, callback=lambda message: answers.append(message.body)
             )
@@ -178,7 +182,7 @@ def test_a_reply_through_rabbitmqs_direct_reply_to(rabbitmq: RabbitMQ) -> None:
             replies.send(event)
 
             channel.connection.drain_events(timeout=10)
-            assert answers == [event.body.decode()]
+            assert answers == [event.body]
         delivery.settle(Settlement.ACCEPT)
         replies.send(announcement(reply_to=delivery.reply_to))
 
@@ -186,9 +190,8 @@ def test_a_reply_through_rabbitmqs_direct_reply_to(rabbitmq: RabbitMQ) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 256, "é" * 200])
 def test_a_reply_queue_that_cannot_be_is_given_up(server: Server, name: str) -> None:
     """A name longer than the protocol allows, or none, is a permanent error, not a broken connection."""
-    with sinks(queue_settings(server.url)) as (_, replies):
-        with pytest.raises(PermanentError):
-            replies.send(announcement(reply_to=name))
+    with sinks(queue_settings(server.url)) as (_, replies), pytest.raises(PermanentError):
+        replies.send(announcement(reply_to=name))
 
 
 def test_a_reply_to_a_key_of_redis_that_is_no_list_is_given_up(redis_server: RedisServer) -> None:
@@ -196,9 +199,8 @@ def test_a_reply_to_a_key_of_redis_that_is_no_list_is_given_up(redis_server: Red
     client = redis.Redis(port=redis_server.port)
     name = f"precious-{uuid.uuid4().hex}"
     client.set(name, b"value")
-    with sinks(queue_settings(redis_server.url)) as (_, replies):
-        with pytest.raises(PermanentError, match=name):
-            replies.send(announcement(reply_to=name))
+    with sinks(queue_settings(redis_server.url)) as (_, replies), pytest.raises(PermanentError, match=name):
+        replies.send(announcement(reply_to=name))
 
     assert client.get(name) == b"value"
     client.close()
@@ -258,9 +260,12 @@ def test_a_queue_that_is_full_refuses_aloud(rabbitmq: RabbitMQ) -> None:
         with sinks(settings) as (_, replies):
             replies.send(announcement(reply_to="full-" + settings.name))
 
-            with pytest.raises(TemporaryError, match="no more messages"):
-                for _ in range(5):
+            for _ in range(2):  # RabbitMQ may take one more than it should
+                with contextlib.suppress(TemporaryError):
                     replies.send(announcement(reply_to="full-" + settings.name))
+
+            with pytest.raises(TemporaryError, match="no more messages"):
+                replies.send(announcement(reply_to="full-" + settings.name))
         channel.queue_delete("full-" + settings.name)
 
 

@@ -502,7 +502,7 @@ def test_a_queue_that_was_declared_otherwise_is_named_with_the_difference(rabbit
         channel.queue_declare(settings.name, durable=True, auto_delete=False)
 
     with pytest.raises(BrokerRefused) as caught:
-        QueueSession(settings, node="n", one_at_a_time=True)
+        QueueSession(settings, node="n", prefetch=1)
 
     assert settings.name in caught.value.message
     assert "x-dead-letter" in caught.value.message or "x-queue-type" in caught.value.message

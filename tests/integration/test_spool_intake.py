@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
@@ -17,6 +18,7 @@ import orjson
 import pytest
 
 from handlers.errors import PermanentError
+from worker.intake import spool_dirs
 from worker.intake.delivery import Delivery, Gate, Settlement
 from worker.intake.hints import DirectoryHints, is_remote
 from worker.intake.spool import SpoolIntake
@@ -506,6 +508,63 @@ def test_a_full_kernel_queue_wakes_the_reader(tmp_path: Path) -> None:
         hints.close()
 
 
+def test_a_directory_made_anew_is_watched_again(tmp_path: Path) -> None:
+    """Even where it gets the inode number of the one before, as it often does."""
+    woken = threading.Event()
+    hints = DirectoryHints(woken.set, scan_seconds=30)
+    directory = tmp_path / "new"
+
+    def is_told_of_files() -> bool:
+        # Several, since the first wake-up may still be that of the removal.
+        told = []
+        for turn in range(4):
+            hints.watch(directory)
+            woken.clear()
+            (directory / str(turn)).write_text("x")
+            told.append(woken.wait(0.3))
+        return all(told)
+
+    try:
+        for _ in range(5):
+            directory.mkdir()
+            eventually(is_told_of_files)
+            shutil.rmtree(directory)
+    finally:
+        hints.close()
+
+
+@pytest.mark.parametrize(
+    ("settlement", "target"),
+    [(Settlement.ACCEPT, "done"), (Settlement.REJECT, "failed"), (Settlement.HAND_BACK, "new")],
+)
+def test_a_settlement_is_durable_on_return(
+    spool: Path,
+    start: Callable[..., Running],
+    monkeypatch: pytest.MonkeyPatch,
+    settlement: Settlement,
+    target: str,
+) -> None:
+    """The directory it went to was flushed after it went there."""
+    flushed: list[tuple[str, list[str]]] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        flushed.append((path.name, names(path) if path.is_dir() else []))
+        fsync(descriptor)
+
+    desk = Desk(lambda _: None)
+    running = start(desk)
+    put(spool, "x")
+    delivery = desk.wait_for(1)[0]
+    running.intake.stop()
+
+    monkeypatch.setattr(os, "fsync", note)
+    delivery.settle(settlement, "because")
+
+    assert (target, ["x"]) in flushed
+
+
 def test_a_directory_that_cannot_be_watched_is_polled(tmp_path: Path) -> None:
     """Missing now, watched as soon as it is there."""
     hints = DirectoryHints(lambda: None, scan_seconds=30)
@@ -619,6 +678,7 @@ def test_new_directories_let_the_group_in_and_strangers_stay_out(spool: Path) ->
     assert modes == {"tmp": 0o1770, "new": 0o700, "cur": 0o750, "events": 0o750}
 
 
+@pytest.mark.slow
 def test_ten_thousand_waiting_requests_are_all_delivered_in_order(spool: Path, start: Callable[..., Running]) -> None:
     """More than one batch, and each look costs what it should."""
     SpoolIntake(spool, worker="w", scan_seconds=30, keep_done_days=1, max_request_bytes=100)
@@ -631,6 +691,23 @@ def test_ten_thousand_waiting_requests_are_all_delivered_in_order(spool: Path, s
 
     desk.wait_for(10_000)
     assert desk.ids == [f"r{number:05}" for number in range(10_000)]
+
+
+def test_where_the_kernel_cannot_rename_exclusively_nothing_is_replaced_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems and C libraries lack it."""
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "b").write_text("b")
+    spool_dirs._libc.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
+
+    with pytest.raises(FileExistsError):
+        spool_dirs.move(tmp_path / "a", tmp_path / "b")
+    spool_dirs.move(tmp_path / "a", tmp_path / "c")
+
+    spool_dirs._libc.cache_clear()
+    assert ((tmp_path / "b").read_text(), (tmp_path / "c").read_text()) == ("b", "a")
 
 
 def test_a_disk_that_is_full_delays_the_settlement_and_loses_nothing(

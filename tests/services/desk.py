@@ -44,7 +44,7 @@ class Desk:
         self.taken: list[Delivery] = []
         self.on_delivery: Callable[[], object] = lambda: None
         self._arrived: queue.SimpleQueue[tuple[float, Delivery]] = queue.SimpleQueue()
-        self.intake = QueueIntake(settings, node="desk", settle=settle)
+        self.intake = QueueIntake(settings, node="desk", settle=settle, concurrency=min(room, 64))
         self.error: BaseException | None = None
         self.gate = Gate(deliver=self._deliver, room=lambda: self.room, wait_for_room=lambda _: self.room > 0)
         self.thread = threading.Thread(target=self._run, name="intake")

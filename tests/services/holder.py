@@ -1,4 +1,4 @@
-"""A process of its own that takes deliveries and never settles them: `python -m tests.services.holder URL NAME EXCHANGE`."""
+"""A process of its own that takes deliveries in without ever settling them."""
 
 from __future__ import annotations
 

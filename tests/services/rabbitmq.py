@@ -60,7 +60,7 @@ class RabbitMQ:
 
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl on the node; what it printed."""
-        command = [program(f"{_SCRIPTS}/rabbitmqctl", "rabbitmqctl"), "-q", "-n", self._node, *arguments]
+        command = [str(program(f"{_SCRIPTS}/rabbitmqctl", "rabbitmqctl")), "-q", "-n", self._node, *arguments]
         done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"rabbitmqctl {arguments}: {done.stdout}{done.stderr}"
         return done.stdout

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -37,6 +38,22 @@ class FullDisk:
         if len(chunk) > self.room:
             raise OSError(errno.ENOSPC, "No space left on device")
         self.room -= len(chunk)
+        self.taken += chunk
+        return len(chunk)
+
+
+class Hiccup:
+    """Fails to take its second chunk, and takes all others."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.taken = b""
+
+    def write(self, chunk: bytes | bytearray | memoryview, /) -> int:
+        """Take it, unless it is the second."""
+        self.asked += 1
+        if self.asked == 2:
+            raise TimeoutError("the store did not answer")
         self.taken += chunk
         return len(chunk)
 
@@ -117,6 +134,31 @@ def test_a_failed_writer_keeps_failing() -> None:
     assert first.value is written.value is closed.value
 
 
+def test_nothing_is_written_after_a_hole() -> None:
+    """An output that fails once and then recovers does not get the frames behind the lost one."""
+    out = Hiccup()
+    frames = FrameWriter(out, codec=Codec.NONE, threads=3, frame_bytes=10)
+
+    with pytest.raises(TimeoutError):
+        frames.write(TEXT[:1000])
+
+    assert out.taken == TEXT[:10]
+
+
+def test_an_error_is_told_by_the_next_write_however_small() -> None:
+    """A caller who writes little by little learns at once, not when the memory is full."""
+    frames = FrameWriter(FullDisk(0), codec=Codec.NONE, frame_bytes=10)
+    frames.write(bytes(10))
+    deadline = time.monotonic() + 30
+
+    def write_nothing_until_told() -> None:
+        while time.monotonic() < deadline:
+            frames.write(b"")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_nothing_until_told()
+
+
 def test_an_error_of_the_last_frame_is_raised_by_close() -> None:
     """What was not full when the caller stopped is written by close, which says how that went."""
     frames = FrameWriter(FullDisk(0), codec=Codec.GZIP)
@@ -131,7 +173,7 @@ def test_an_error_of_the_last_frame_is_raised_by_close() -> None:
 def test_a_silent_producer_does_not_hide_an_error() -> None:
     """The disk is full while the producer says nothing more: the pump ends all the same."""
     reading, writing = os.pipe()
-    os.write(writing, bytes(100))
+    os.write(writing, bytes(20))
 
     with (
         pytest.raises(OSError, match="No space left"),

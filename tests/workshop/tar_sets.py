@@ -164,12 +164,12 @@ def tree_of(root: Path, *, times: bool = True) -> dict[bytes, tuple[Any, ...]]:
     top = os.fsencode(root)
     for directory, directories, files in os.walk(top):
         for name in [b"", *files, *directories] if directory == top else [*files, *directories]:
-            path = os.path.join(directory, name) if name else top
+            path = directory + b"/" + name if name else top
             about = os.lstat(path)
             key = os.path.relpath(path, top)
             content: Any = None
             if stat.S_ISLNK(about.st_mode):
-                content = os.readlink(path)
+                content = os.readlink(path)  # noqa: PTH115  # a name as bytes
             elif stat.S_ISREG(about.st_mode):
                 content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).digest()
             elif stat.S_ISBLK(about.st_mode) or stat.S_ISCHR(about.st_mode):

@@ -16,11 +16,13 @@ import orjson
 HOLDFAST = Path(sys.executable).with_name("holdfast")
 
 
-def wait_for(done: Callable[[], bool], *, seconds: float = 60, what: str = "it") -> None:
-    """Until it is so; fails the test where that takes too long."""
+def wait_for(
+    done: Callable[[], bool], *, seconds: float = 60, what: str = "it", told: Callable[[], object] = lambda: ""
+) -> None:
+    """Until it is so; fails the test where that takes too long, and tells how things stand then."""
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}: {told()}"
         time.sleep(0.01)
 
 
@@ -122,3 +124,7 @@ class Worker:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         """Another command with the same configuration."""
         return subprocess.run([HOLDFAST, "--config", self.config, *arguments], capture_output=True, timeout=120)
+
+
+Hire = Callable[..., Worker]
+"""Makes a worker that is gone after the test: the fixture `hire`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
@@ -97,7 +98,7 @@ def _rehearse(loaded: Loaded, request: BackupRequest, cancelled: threading.Event
         return 0
     console.out(f"dry run of plan {request.data.plan}: nothing is written")
     rows = [("level", f"{choice.level}: {choice.reason}"), ("parent", parent or ""), ("store", store)]
-    rows += [(name, _words(value)) for name, value in description.items()]
+    rows += [(name, _words(value)) for name, value in description.items() if name not in {"level", "parent"}]
     console.fields(rows)
     return 0
 
@@ -105,8 +106,8 @@ def _rehearse(loaded: Loaded, request: BackupRequest, cancelled: threading.Event
 def _words(value: object) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
-        return "\n".join(str(item) for item in value)
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return shlex.join(value)
     import orjson
 
     return orjson.dumps(value, default=str).decode()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from worker.commands import console
+from worker.commands import console, session
 
 KeepOption = Annotated[
     Path | None, typer.Option("--keep", metavar="DIR", help="Do it in this new directory, and leave it for a look.")
@@ -23,6 +23,7 @@ def demo(keep: KeepOption = None) -> int:
     from worker.commands.demo_stage import stage
     from worker.commands.demo_story import Story, since
 
+    session.log_for_a_person()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     with stage(keep) as built:

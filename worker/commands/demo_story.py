@@ -75,12 +75,12 @@ class Story:
             console.error(difference)
         _expect(not found, f"{len(found)} differences between the original and what was restored")
         self._say(f"0 differences: names, contents, modes, times, owners, links ({since(began)})")
-        self._act("Restore one single file")
-        name = "new/deeper/file-7"
+        self._act("Restore one single file: its frames alone are read, not the archive")
+        name = max(path.name for path in built.subject.glob("*.py"))
         one = built.answer("restore", PLAN, str(built.top / "one"), "--path", name)
         same = (built.top / "one" / name).read_bytes() == (built.subject / name).read_bytes()
         _expect(same, f"{name} came back with another content")
-        stored = sum(link.stat().st_size for link in (built.top / "backups").rglob("data.*"))
+        stored = sum(part.stat().st_size for part in (built.top / "backups" / PLAN).glob("*/*"))
         self._say(f"{name}: {console.size(one['bytes_read'])} read of {console.size(stored)} stored")
         self._act("What is stored")
         for line in built.command("list").splitlines():
@@ -89,8 +89,9 @@ class Story:
     def _plain_tools(self, increment: EventData) -> None:
         self._act("And without Holdfast: RESTORE.md in the set has the commands")
         guide = self._stage.top / "backups" / PLAN / str(increment.backup_id) / "RESTORE.md"
-        for line in _commands(guide.read_text()):
+        for line in _commands(guide.read_text(), blocks=2):
             self._say(line)
+        self._say(f"(... and more, in {guide.relative_to(self._stage.top)})")
 
     def _letter(self, settings: Settings, event_id: str) -> Letter:
         from handlers.tools.clock import system_clock
@@ -128,15 +129,9 @@ class Story:
         console.out(f"  {console.clean(text)}")
 
 
-def _commands(guide: str) -> list[str]:
-    """The lines of a Markdown page's blocks of code."""
-    lines, inside = [], False
-    for line in guide.splitlines():
-        if line.startswith("```"):
-            inside = not inside
-        elif inside or line.startswith("    "):
-            lines.append(line.removeprefix("    "))
-    return lines
+def _commands(guide: str, *, blocks: int) -> list[str]:
+    """The lines of a Markdown page's first blocks of code."""
+    return [line for block in guide.split("```")[1 : 2 * blocks : 2] for line in block.splitlines()[1:]]
 
 
 def _expect(held: bool, otherwise: str) -> None:

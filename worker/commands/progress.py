@@ -32,7 +32,7 @@ class Meter(Protocol):
         """So far."""
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """One line that stays."""
 
 
 class Silent:
@@ -46,7 +46,7 @@ class Silent:
 
     def say(self, text: str) -> None:
         """On standard error."""
-        console.note(console.clean(text))
+        console.note(_one_line(text))
 
 
 class Drawn:
@@ -77,7 +77,11 @@ class Drawn:
 
     def say(self, text: str) -> None:
         """Above the moving line."""
-        self._bar.console.print(console.clean(text), markup=False, highlight=False)
+        self._bar.console.print(_one_line(text), markup=False, highlight=False)
+
+
+def _one_line(text: str) -> str:
+    return console.clean("; ".join(text.splitlines()))
 
 
 @contextmanager
@@ -112,10 +116,9 @@ class MeterWatcher:
         self._expected: int | None = None
 
     def prepared(self, entry: Entry, choice: Choice, expected: Counts | None) -> None:
-        """Say what is made, and why."""
+        """Show what is made."""
         self._what = f"{entry.plan} level {choice.level}"
         self._expected = expected.bytes_in if expected else None
-        self._meter.say(f"plan {entry.plan}: level {choice.level}, {choice.reason}")
         self._meter.begin(self._what, self._expected)
 
     def started(self, entry: Entry) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 import typer
@@ -63,8 +65,12 @@ def load(ctx: typer.Context) -> Loaded:
 
 def log_for_a_person() -> None:
     """Log what somebody who waits at a terminal should see, from now on: warnings, and tracebacks of bugs."""
+    import logging
+
     from loguru import logger
 
+    # Without a handler of ours Python would print the warnings of libraries raw.
+    logging.getLogger().addHandler(logging.NullHandler())
     logger.remove()
     logger.add(
         _to_stderr,
@@ -80,8 +86,14 @@ def log_for_a_person() -> None:
 def cancel_on_signals() -> threading.Event:
     """An event that the first Ctrl-C (or SIGTERM, or a closed terminal) sets; further ones change nothing."""
     cancelled = threading.Event()
+
+    def cancel(_number: int, _frame: FrameType | None) -> None:
+        # Not here: the handler may have come between any two instructions of this very event's `wait`, which holds
+        # the lock that `set` needs.
+        _thread.start_new_thread(cancelled.set, ())
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: cancelled.set())
+        signal.signal(number, cancel)
     return cancelled
 
 

@@ -51,18 +51,24 @@ class QueueIntake:
     """Brings requests from the broker, and stays at it however often the connection breaks.
 
     With `journalled` settlement one message is on its way at a time, and none while there is no room: a message that is
-    not wanted yet stays in the queue for another worker. With `announced` settlement as many as there is room for are
-    held until their outcome is out.
+    not wanted yet stays in the queue for another worker. With `announced` settlement up to `concurrency` messages are
+    held until their outcomes are out; a new one is sent for each that is settled.
     """
 
     name: ClassVar[str] = "queue"
 
     def __init__(
-        self, settings: Queue, *, node: str, settle: Literal["journalled", "announced"] = "journalled"
+        self,
+        settings: Queue,
+        *,
+        node: str,
+        settle: Literal["journalled", "announced"] = "journalled",
+        concurrency: int = 1,
     ) -> None:
         self._settings = settings
         self._node = node
-        self._one_at_a_time = settle == "journalled"
+        self._held_for_long = settle == "announced"
+        self._prefetch = concurrency if self._held_for_long else 1
         self._decisions: queue.SimpleQueue[Decision] = queue.SimpleQueue()
         self._wake = _Wake()
         self._stopping = False
@@ -114,7 +120,13 @@ class QueueIntake:
         self._wake.set()
 
     def _session(self) -> QueueSession:
-        session = QueueSession(self._settings, node=self._node, one_at_a_time=self._one_at_a_time, lost=self._lost)
+        session = QueueSession(
+            self._settings,
+            node=self._node,
+            prefetch=self._prefetch,
+            held_for_long=self._held_for_long,
+            lost=self._lost,
+        )
         self._lost = []
         self._away = False
         self._ever_connected = True
@@ -129,7 +141,7 @@ class QueueIntake:
             while True:
                 closing = self._closing  # asked before the decisions are taken out: none can come after `close`
                 # Room before decisions: each acknowledgement makes the broker send the next message.
-                session.want(0 if self._stopping else gate.room())
+                self._make_way(session, gate)
                 busy = self._settle(session)
                 if closing:
                     return
@@ -166,11 +178,20 @@ class QueueIntake:
                 _decide=decide,
             )
         )
-        if gate.room() <= 0:
-            # Before the acknowledgement: it would make the broker send one that nobody has room for, and handing that
-            # back counts against the delivery limit.
-            session.want(0)
+        # Before the acknowledgement: it would make the broker send one that nobody has room for, and handing that back
+        # counts against the delivery limit.
+        self._make_way(session, gate)
         self._settle(session)
+
+    def _make_way(self, session: QueueSession, gate: Gate) -> None:
+        if self._stopping:
+            session.pause()
+        elif gate.room() > 0:
+            session.consume()
+        elif not (self._held_for_long and session.holds):
+            # What is held for long keeps the broker from sending more. Pausing would not, as the consumer that begins
+            # afterwards may have as many again; and a quorum queue counts what it takes back as a failed delivery.
+            session.pause()
 
     def _settle(self, session: QueueSession) -> bool:
         busy = False

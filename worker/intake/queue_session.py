@@ -28,7 +28,6 @@ LONGEST_HOLD: Final = timedelta(days=7)
 """How long RabbitMQ (3.12 and later) may wait for a settlement that is given when the outcome is out."""
 
 _CONSUMER_TIMEOUT_SINCE: Final = (3, 12)
-_MOST_AT_ONCE: Final = 64
 _LONGEST_REASON: Final = 2_000
 _LONGEST_HEADERS: Final = 16_000
 """Characters copied of the headers of a refused message. RabbitMQ takes 128 KiB, the longest character has 4 bytes."""
@@ -119,17 +118,21 @@ class QueueSession:
     Methods raise BrokerAway or BrokerRefused when the connection is of no more use; then `abandon` it.
     """
 
-    def __init__(self, settings: Queue, *, node: str, one_at_a_time: bool, lost: Sequence[str] = ()) -> None:
-        """Connect and declare; `lost` is what `abandon` gave for the connection before."""
+    def __init__(
+        self, settings: Queue, *, node: str, prefetch: int, held_for_long: bool = False, lost: Sequence[str] = ()
+    ) -> None:
+        """Connect and declare; the broker sends up to `prefetch` messages ahead of their settlements.
+
+        With `held_for_long` these come only after the work. `lost` is what `abandon` gave for the connection before.
+        """
         self._settings = settings
-        self._one_at_a_time = one_at_a_time
+        self._prefetch = prefetch
+        self._held_for_long = held_for_long
         self._node = node
         self._consumers = 0
         self._arrived: deque[Arrival] = deque()
         self._unsettled: dict[Any, Arrival] = {}
-        self._counted: set[Any] = set()
         self._consuming = False
-        self._prefetch = 0
         self._link = Link(settings, role=f"intake {node}", heartbeats=True)
         try:
             self.server = self._link.server
@@ -138,6 +141,8 @@ class QueueSession:
             if self._link.kind is Kind.AMQP:
                 self._channel.callbacks = _OneCallback(self._on_message)
             self._outlet = Outlet(self._link)
+            with self._link.translated("set the prefetch count"):
+                self._channel.basic_qos(0, self._prefetch, False)
             self._take_back(lost)
         except (BrokerAway, BrokerRefused):
             self._link.abandon()
@@ -148,17 +153,37 @@ class QueueSession:
         """Where the broker is, for people."""
         return self._link.address
 
-    def want(self, room: int) -> None:
-        """Let the broker send up to so many messages; 0 asks for no more."""
-        room = min(room, _MOST_AT_ONCE - len(self._unsettled))
-        if room <= 0:
-            self._cancel()
-        elif not self._consuming:
-            self._consume(room)
-        elif not self._one_at_a_time and room > self._prefetch - len(self._counted):
-            # A consumer cannot be told another number later.
-            self._cancel()
-            self._consume(room)
+    @property
+    def holds(self) -> bool:
+        """Whether there are messages that have not been settled."""
+        return bool(self._unsettled)
+
+    def consume(self) -> None:
+        """Let the broker send messages; safe to repeat."""
+        if self._consuming:
+            return
+        self._consumers += 1
+        with self._link.translated(f"consume from queue {self._settings.name}"):
+            self._channel.basic_consume(
+                queue=self._settings.name,
+                no_ack=False,
+                callback=self._on_message,
+                consumer_tag=self._consumer_tag,
+                arguments=self._consumer_arguments(),
+            )
+        self._consuming = True
+
+    def pause(self) -> None:
+        """Ask for no more messages; those that are on their way may still come, or be given back. Safe to repeat."""
+        if not self._consuming:
+            return
+        self._consuming = False
+        with self._link.translated("stop consuming"):
+            if self._link.kind is Kind.AMQP:
+                # Without waiting: the broker reads this before any acknowledgement that follows, which is all we need.
+                self._channel.basic_cancel(self._consumer_tag, nowait=True)
+            else:
+                self._channel.basic_cancel(self._consumer_tag)
 
     def receive(self) -> None:
         """Take in what the broker has sent, and keep the connection alive; never waits."""
@@ -185,7 +210,6 @@ class QueueSession:
             else:
                 self._channel.basic_ack(arrival.tag)
         del self._unsettled[arrival.tag]
-        self._counted.discard(arrival.tag)
 
     def close(self) -> None:
         """Hand back what is unsettled and say goodbye; safe to repeat, also after `abandon`."""
@@ -196,43 +220,14 @@ class QueueSession:
         self._link.abandon()
         return [str(tag) for tag in self._unsettled] if self._link.kind is Kind.REDIS else []
 
-    def _consume(self, room: int) -> None:
-        wanted = 1 if self._one_at_a_time else room
-        # RabbitMQ counts what the consumer that begins now has brought, kombu what the whole channel has.
-        self._counted = set() if self._link.kind is Kind.AMQP else set(self._unsettled)
-        self._consumers += 1
-        with self._link.translated(f"consume from queue {self._settings.name}"):
-            if self._prefetch != wanted + len(self._counted):
-                self._prefetch = wanted + len(self._counted)
-                self._channel.basic_qos(0, self._prefetch, False)
-            self._channel.basic_consume(
-                queue=self._settings.name,
-                no_ack=False,
-                callback=self._on_message,
-                consumer_tag=self._consumer_tag,
-                arguments=self._consumer_arguments(),
-            )
-        self._consuming = True
-
     @property
     def _consumer_tag(self) -> str:
         # A name of its own each time: a quorum queue would count what a namesake before it still holds.
         return f"holdfast {self._node} {self._consumers}"
 
-    def _cancel(self) -> None:
-        if not self._consuming:
-            return
-        self._consuming = False
-        with self._link.translated("stop consuming"):
-            if self._link.kind is Kind.AMQP:
-                # Without waiting: the broker reads this before any acknowledgement that follows, which is all we need.
-                self._channel.basic_cancel(self._consumer_tag, nowait=True)
-            else:
-                self._channel.basic_cancel(self._consumer_tag)
-
     def _consumer_arguments(self) -> dict[str, object]:
         version = tuple(int(number) for number in re.findall(r"\d+", self.server[1])[:2])
-        if self._one_at_a_time or self._link.kind is not Kind.AMQP or version < _CONSUMER_TIMEOUT_SINCE:
+        if not self._held_for_long or self._link.kind is not Kind.AMQP or version < _CONSUMER_TIMEOUT_SINCE:
             return {}
         return {"x-consumer-timeout": int(LONGEST_HOLD.total_seconds() * 1000)}
 
@@ -245,7 +240,6 @@ class QueueSession:
             redelivered=bool(message.delivery_info.get("redelivered")),
         )
         self._unsettled[arrival.tag] = arrival
-        self._counted.add(arrival.tag)
         self._arrived.append(arrival)
 
     def _bury(self, arrival: Arrival, reason: str) -> bool:
