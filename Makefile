@@ -35,7 +35,7 @@ check: $(BIN)/holdfast
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-timing 2>/dev/null | tail -n 3 || $(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/pytest -q tests/unit
 
 format: $(BIN)/holdfast

@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from config.secrets import Secret
 
-SCHEMES: Final = ("amqp", "amqps", "redis", "rediss", "sqs")
+SCHEMES: Final = ("amqp", "amqps", "redis", "rediss")
 """The transports whose delivery guarantees are tested."""
 
 _LOSING: Final = frozenset({"filesystem", "sqla", "sqlalchemy", "sqlite", "postgresql", "mysql"})

@@ -88,7 +88,7 @@ class Queue(Section):
     """The intake that talks to a message broker."""
 
     url: Annotated[Secret, AfterValidator(accepted_url)]
-    """Where the broker is: `amqp://`, `amqps://`, `redis://`, `rediss://` or `sqs://`."""
+    """Where the broker is: `amqp://`, `amqps://`, `redis://` or `rediss://`."""
     password: Secret | None = None
     """Replaces the password in `url`, so that the URL itself need not be secret."""
     name: AmqpName = "holdfast.requests"
@@ -116,7 +116,7 @@ class Queue(Section):
     )
     """The reply queues a message may name, as shell patterns; an empty list allows none."""
     visibility_timeout_seconds: Annotated[int, Field(ge=1, le=43_200)] = 3_600
-    """After how long Redis or SQS hand an unsettled message to another worker; at most the 12 h of SQS."""
+    """After how long Redis hands an unsettled message to another worker."""
     max_request_bytes: RequestBytes = 262_144
     """The largest message that is read; a larger one is refused."""
 

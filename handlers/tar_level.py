@@ -275,6 +275,7 @@ class _Listener:
         self.fatal: tar.Fatal | None = None
         self.unknown: str | None = None
         self._wanted = {os.fsencode(name) for name in wanted}
+        self._missed: set[bytes] = set()
 
     def hear(self, line: bytes) -> None:
         """One line of stderr."""
@@ -294,6 +295,10 @@ class _Listener:
         # What the plan names has to be there; what was merely found may go away again.
         if kind is ProblemKind.VANISHED and name in self._wanted:
             kind = ProblemKind.UNREADABLE
+            # tar says it twice of a name that it was given: when it looks for directories, and when it comes to it.
+            if name in self._missed:
+                return
+            self._missed.add(name)
         if kind.is_loss:
             self.lost.add(name)
         self.log.add(FileProblem(kind=kind, path=problem.path, detail=problem.detail))

@@ -207,7 +207,7 @@ def _sinks(settings: Settings) -> dict[str, EventSink]:
 
         sinks["spool"] = SpoolEvents(settings.spool_path, keep_events_days=settings.spool.keep_events_days)
     if settings.queue is not None:
-        from worker.broker import BrokerPublisher, QueueEvents, ReplyEvents
+        from worker.broker.publisher import BrokerPublisher, QueueEvents, ReplyEvents
 
         publisher = BrokerPublisher(settings.queue)
         sinks["queue"] = QueueEvents(publisher)

@@ -37,7 +37,9 @@ def run_now(
     with _hold(app, entry, cancelled, on_wait):
         while entry.outcome is None and not cancelled.is_set():
             if entry.retry_at is not None:
-                on_wait(f"attempt {entry.attempt} failed: {entry.last_error}; next try at {entry.retry_at:%H:%M:%S}")
+                on_wait(
+                    f"attempt {entry.attempt} failed: {entry.last_error}; next try at {entry.retry_at:%H:%M:%S} UTC"
+                )
                 _wait_until(app.around.clock, entry.retry_at, cancelled)
             if not cancelled.is_set():
                 entry = app.pipeline.work(entry.request_id, watcher, cancelled)

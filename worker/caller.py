@@ -65,7 +65,7 @@ def send(settings: Settings, letter: Letter, way: Way, *, reply_to: str | None =
 
         submit(settings.spool_path, letter.body, letter.request_id)
         return
-    from worker.broker import publish_request
+    from worker.broker.publisher import publish_request
 
     assert settings.queue is not None
     publish_request(
@@ -104,7 +104,7 @@ def _ask_spool(settings: Settings, letter: Letter, seconds: float, on_sent: Call
 
 
 def _ask_queue(settings: Settings, letter: Letter, seconds: float, on_sent: Callable[[], None]) -> Generator[EventData]:
-    from worker.broker import ReplyWaiter
+    from worker.broker.publisher import ReplyWaiter
 
     assert settings.queue is not None
     with ReplyWaiter(settings.queue) as waiter:

@@ -272,7 +272,7 @@ def _plans(loaded: Loaded) -> Iterator[Check]:
 
 
 def _broker(settings: Settings) -> Check:
-    from worker.broker import ping
+    from worker.broker.publisher import ping
 
     assert settings.queue is not None
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command that the arguments name, and end the process with its exit code."""
@@ -15,13 +17,16 @@ def main() -> None:
 
 
 def _run() -> int:
-    try:
-        # Here, so that an early Ctrl-C finds nothing to complain about: loading takes most of a short command's time.
-        from worker.commands.program import run_program
+    early: list[int] = []
+    # Not an exception while modules are loaded: some of them swallow it, others complain at length.
+    signal.signal(signal.SIGINT, lambda number, _: early.append(number))
+    from worker.commands.program import run_program
 
-        return run_program()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return run_program() if not early else INTERRUPTED
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

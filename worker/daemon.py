@@ -6,6 +6,7 @@ on. A side thread that ends before its time ends the process: half a worker is w
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
 import time
@@ -125,7 +126,10 @@ class Daemon:
 
     def _gate(self) -> Gate:
         def room() -> int:
-            return 0 if self._aside else self._scheduler.room()
+            try:
+                return 0 if self._aside else self._scheduler.room()
+            except HoldfastError:
+                return 0  # the journal is away: whoever needs it next says so
 
         def wait_for_room(seconds: float) -> bool:
             with self._room_changed:
@@ -157,10 +161,9 @@ class Daemon:
         return thread
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        # Only flags here: a signal handler runs between any two instructions of the main thread.
-        if self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
+        # A handler runs between any two instructions of the main thread, which may just hold an event's own lock:
+        # setting the event here could wait for itself for ever.
+        _thread.start_new_thread((self._hurry if self._stop.is_set() else self._stop).set, ())
 
     def _fail(self, reason: str) -> None:
         self._broken = self._broken or reason

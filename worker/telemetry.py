@@ -6,6 +6,7 @@ variables, passwords included.
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -22,6 +23,7 @@ Format = Literal["auto", "text", "json"]
 def configure(level: Level, form: Format, stream: TextIO = sys.stderr) -> None:
     """Send the log of this process to a stream, from now on there alone."""
     logger.remove()
+    logging.basicConfig(handlers=[_Forward()], level=logging.WARNING, force=True)
     text = form == "text" or (form == "auto" and stream.isatty())
     if text:
         logger.add(
@@ -29,6 +31,14 @@ def configure(level: Level, form: Format, stream: TextIO = sys.stderr) -> None:
         )
     else:
         logger.add(lambda message: _write(stream, message), level=level.upper(), format=_nothing, diagnose=False)
+
+
+class _Forward(logging.Handler):
+    """Sends what libraries say through `logging` the same way; their sentence is a field, not the event."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass it on."""
+        logger.log(record.levelname, "library_said", library=record.name, text=record.getMessage())
 
 
 def _write(stream: TextIO, message: Message) -> None:

@@ -76,9 +76,11 @@ class Archiving:
 
 
 def _excluding(patterns: Sequence[str]) -> Iterator[str]:
-    """The options for our patterns, see `TarOptions.exclude`. All members' names start with `./`."""
-    if patterns:
-        yield "--wildcards"
+    """The options for our patterns, see `TarOptions.exclude`. All members' names start with `./`.
+
+    Wildcards are on by default here. An explicit `--wildcards` would make GNU tar 1.34 write no directories at all,
+    neither into the archive nor into the snapshot: nothing would be incremental any more.
+    """
     for pattern in patterns:
         anchored = pattern.startswith("/")
         yield "--anchored" if anchored else "--no-anchored"

@@ -12,7 +12,8 @@ from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.confine import confined
 from handlers.tools.process import PIPE, Ended, Program
 
-_FULL = ("No space left on device", "Disk quota exceeded")
+# "Wrote only" is how GNU tar says that a file did not fit.
+_FULL = ("No space left on device", "Disk quota exceeded", ": Wrote only ")
 
 
 def extract(chunks: Iterable[bytes | memoryview], target: Path, control: Control, *, incremental: bool) -> None:

@@ -317,9 +317,12 @@ def _header_size(buffer: bytes, at: int) -> int:
     if buffer[at + 257 : at + 265] != b"ustar\x0000":
         raise Malformed("header of another format")
     digits = buffer[at + 124 : at + 135]
-    if not digits.isdigit() or buffer[at + 135] or b"8" in digits or b"9" in digits:
+    if not digits.isdigit() or buffer[at + 135]:
         raise Malformed(f"header with size {digits!r}")
-    return int(digits, 8)
+    try:
+        return int(digits, 8)
+    except ValueError:
+        raise Malformed(f"header with size {digits!r}") from None
 
 
 def _ustar_name(buffer: bytes, at: int) -> bytes:

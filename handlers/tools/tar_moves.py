@@ -2,9 +2,11 @@
 
 GNU tar notes renames as a list of steps that it replays when it restores. Where a directory took the name of one that
 was removed, or where the steps come in an order that does not work, it fails ("Cannot rename ...: Directory not
-empty") and leaves half a tree. What was renamed can be known without the steps: the snapshot files of both levels
-hold each directory's device and inode, which is what GNU tar itself goes by. So all moves are made at once, each out
-of the way first. Source: GNU tar 1.34, incremen.c, `procdir` and `try_purge_directory`.
+empty") and leaves half a tree. So it is not left to replay them: what each directory was called before is found out,
+and all moves are made at once, each out of the way first. The inodes in the snapshots would seem to tell the old
+names too, but where a name was there before GNU tar leaves its old inode in the new snapshot.
+
+Source: GNU tar 1.34, incremen.c, `procdir`, `store_rename` and `try_purge_directory`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from handlers.contract import printable
 from handlers.errors import IntegrityError, PermanentError
@@ -27,7 +28,7 @@ from handlers.tools.tar_set import TarSet
 _TEMPORARY = b"\0"
 """Stands for a name that no directory has."""
 
-_MAX_STEPS = 10_000
+_MAX_TRACED = 100_000_000
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,42 +55,30 @@ class Moves:
 
 
 def moves_between(older: TarSet, newer: TarSet) -> Moves:
-    """What was renamed from one level to the next; reads both snapshots where the newer archive tells of renames."""
+    """What was renamed from one level to the next, see `read_moves`; reads only a frame or two where nothing was."""
     return read_moves(older, newer) if newer.renames() else Moves({})
 
 
 def read_moves(older: TarSet, newer: TarSet) -> Moves:
-    """What was renamed from one level to the next, by both snapshots. Memory grows with the number of directories.
+    """What was renamed from one level to the next, by the newer archive. Memory grows with the number of renames.
 
     Raises PermanentError where the top directory itself was replaced.
     """
-    numbers: dict[tuple[bytes, bytes], bytes] = {}
-    by_name: dict[bytes, bytes] = {}
-    for entry in snapshot_entries(older.snapshot()):
-        numbers[entry.device, entry.inode] = entry.path
-        by_name[entry.path] = entry.inode
-    old_names: dict[bytes, bytes] = {}
-    for entry in snapshot_entries(newer.snapshot()):
-        # A device number may change with a reboot; GNU tar then goes by name and inode.
-        known = by_name.get(entry.path) == entry.inode
-        old = entry.path if known else numbers.get((entry.device, entry.inode))
-        if old is not None:
-            old_names[entry.path] = old
-    # Where names went round in a circle GNU tar leaves the old inodes in its snapshot: then its steps must do.
-    old_names.update(_replayed(newer.renames()))
-    moved = {new: old for new, old in old_names.items() if _carried(new, old_names) != old}
+    steps = _steps(newer.renames())
+    candidates = _candidates(steps)
+    possible = {name for names in candidates.values() for name in names}
+    known = {name for name in snapshot_directories(older.snapshot()) if name in possible}
+    moved = {new: next((name for name in names if name in known), names[0]) for new, names in candidates.items()}
     if b"" in moved or b"" in moved.values():
         raise PermanentError(
             f"at level {newer.level} the top directory is what was {printable(moved.get(b'', b'.'))!r} before",
             hint=f"restore level {older.level}, or this level's set alone with plain GNU tar",
         )
-    return Moves(moved)
+    return Moves({new: old for new, old in moved.items() if new != old})
 
 
-def _replayed(records: bytes) -> dict[bytes, bytes]:
-    """Old name by new one, where the steps have a place for a temporary name: that is, where there is a circle."""
-    if not records.startswith(b"X") and b"\0X" not in records:
-        return {}
+def _steps(records: bytes) -> list[tuple[bytes, bytes]]:
+    """Old name with new one of each step, in order."""
     steps: list[tuple[bytes, bytes]] = []
     source = b""
     for step in records.split(b"\0")[:-1]:
@@ -101,9 +90,25 @@ def _replayed(records: bytes) -> dict[bytes, bytes]:
             source = path
         elif step[:1] == b"T":
             steps.append((source, path))
-    if len(steps) > _MAX_STEPS:
-        raise IntegrityError(f"archive tells of {len(steps)} renamed directories in a circle")
-    return {new: _traced_back(new, steps) for _, new in steps if new != _TEMPORARY}
+    return steps
+
+
+def _candidates(steps: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """What each renamed directory may have been called before, likeliest first.
+
+    GNU tar writes the steps so that they can be replayed; but the order is that of its own table, and a step may come
+    before that of a directory above, whose new name it already has.
+    """
+    if len(steps) ** 2 > _MAX_TRACED:
+        raise PermanentError(
+            f"archive tells of {len(steps)} renamed directories",
+            hint="restore an older level, or this one with plain GNU tar",
+        )
+    last = {new: old for old, new in steps if new != _TEMPORARY}
+    return {
+        new: [_traced_back(new, steps), _traced_back(old, [step for step in steps if step != (old, new)]), old]
+        for new, old in last.items()
+    }
 
 
 def _traced_back(name: bytes, steps: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -111,17 +116,6 @@ def _traced_back(name: bytes, steps: Sequence[tuple[bytes, bytes]]) -> bytes:
         if name == new or name.startswith(new + b"/"):
             name = source + name[len(new) :]
     return name
-
-
-def _carried(path: bytes, old_names: Mapping[bytes, bytes]) -> bytes | None:
-    """The old name a directory would have if it had moved along with the one it is in; None where that one is new."""
-    if not path:
-        return b""
-    parent, _, name = path.rpartition(b"/")
-    old_parent = old_names.get(parent)
-    if old_parent is None:
-        return None
-    return old_parent + b"/" + name if old_parent else name
 
 
 def _renamed(path: bytes, names: Mapping[bytes, bytes]) -> bytes:
@@ -136,15 +130,7 @@ def _renamed(path: bytes, names: Mapping[bytes, bytes]) -> bytes:
     return path
 
 
-class SnapshotEntry(NamedTuple):
-    """One directory of a snapshot file."""
-
-    device: bytes
-    inode: bytes
-    path: bytes
-
-
-def snapshot_entries(chunks: Iterable[bytes]) -> Iterator[SnapshotEntry]:
+def snapshot_directories(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The directories in a snapshot file of format 2. Raises IntegrityError for any other format, or a torn file."""
     fields = _fields(chunks)
     start = next(fields, b"").split(b"\n")
@@ -161,7 +147,7 @@ def snapshot_entries(chunks: Iterable[bytes]) -> Iterator[SnapshotEntry]:
         if not names_end or next(fields, None) != b"" or len(entry) != 5:
             raise IntegrityError("snapshot is cut short")
         try:
-            yield SnapshotEntry(entry[2], entry[3], checked_path(entry[4]))
+            yield checked_path(entry[-1])
         except Malformed as error:
             raise IntegrityError(f"snapshot has {error}") from error
 
@@ -215,7 +201,8 @@ def _move_out(root: int, away: int, old: bytes, slot: bytes) -> None:
             os.close(parent)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise IntegrityError(
-            f"directory {printable(old)!r} was renamed, but the level before did not leave it there: {error}"
+            f"directory {printable(old)!r} was renamed, but the level before did not leave it there: {error}",
+            hint="GNU tar loses track of directories that take each other's names; restore an older level",
         ) from error
 
 

@@ -22,7 +22,7 @@ from tests.services.desk import Desk, at_work, queue_settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import RedisServer
 from tests.services.server import wait_until
-from worker.broker import ping, publish_request
+from worker.broker.publisher import ping, publish_request
 from worker.intake.delivery import Settlement
 
 ROOT = Path(__file__).parents[2]
@@ -347,6 +347,31 @@ def test_a_broker_that_cannot_be_reached_is_a_passing_trouble(url: str) -> None:
         ping(queue_settings(url))
 
     assert "sesame" not in f"{caught.value!r} {caught.value} {caught.value.__cause__!r}"
+
+
+def test_a_bug_in_the_worker_is_not_taken_for_trouble_with_the_broker(rabbitmq: RabbitMQ) -> None:
+    """What the worker raises while it takes a delivery in ends the intake; the message waits for the next one."""
+    settings = queue_settings(rabbitmq.url)
+    desk = Desk(settings)
+
+    def broken() -> None:
+        raise PermanentError("the journal is damaged")
+
+    def run() -> None:
+        with pytest.raises(PermanentError, match="journal"):
+            desk.intake.run(desk.gate)
+
+    desk.on_delivery = broken
+    worker = threading.Thread(target=run)
+    worker.start()
+    declared(settings)
+
+    request(settings, "r-1")
+
+    worker.join(20)
+    assert not worker.is_alive()
+    assert not desk.intake.connected
+    assert ping(settings).ready == 1
 
 
 def test_a_redis_without_room_for_dead_letters_loses_nothing(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ class Chain:
         self.subject = subject
         self.scratch = scratch
         self.sets: list[StoredSet] = []
-        self._snapshot = b""
+        self.snapshot = b""
+        self.names = ["."]
         self._how = how
         scratch.mkdir(parents=True, exist_ok=True)
 
@@ -132,16 +133,16 @@ class Chain:
         level = len(self.sets)
         snar, index, archive = (self.scratch / f"{name}.{level}" for name in ("snar", "index", "tar"))
         if level:
-            snar.write_bytes(self._snapshot)
+            snar.write_bytes(self.snapshot)
         command = ["tar", *WRITING, f"--listed-incremental={snar}", f"--index-file={index}", f"--file={archive}"]
         done = subprocess.run(
-            [*command, *options, f"--directory={self.subject}", "."],
+            [*command, *options, f"--directory={self.subject}", *self.names],
             stderr=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
         )
         assert done.returncode in {0, 1}, done.stderr
-        self._snapshot = snar.read_bytes()
-        made = stored_set(level, archive.read_bytes(), index.read_bytes(), self._snapshot, **self._how)
+        self.snapshot = snar.read_bytes()
+        made = stored_set(level, archive.read_bytes(), index.read_bytes(), self.snapshot, **self._how)
         self.sets.append(made)
         archive.unlink()
         self._wait_for_the_clock_of_the_disk()

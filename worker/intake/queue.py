@@ -21,7 +21,7 @@ from typing import ClassVar, Final, Literal
 from loguru import logger
 
 from config.settings import Queue
-from handlers.errors import PermanentError, TemporaryError
+from worker.broker.link import BrokerAway, BrokerRefused
 from worker.intake.delivery import Gate, Settlement
 from worker.intake.queue_session import Arrival, Decision, QueueSession
 
@@ -75,12 +75,12 @@ class QueueIntake:
         self._closing = False
         self._lost: list[str] = []
         self._away = False
-        self._ever_connected = False
+        self._connected = self._ever_connected = False
 
     def run(self, gate: Gate) -> None:
         """Bring deliveries until `stop`; returns after `close`, when every decision was carried out.
 
-        Raises PermanentError when the broker's very first answer is no: that is the configuration. After that nothing
+        Raises BrokerRefused when the broker's very first answer is no: that is the configuration. After that nothing
         but a bug ends it.
         """
         pause = FIRST_PAUSE_SECONDS
@@ -94,13 +94,13 @@ class QueueIntake:
                     with contextlib.closing(self._session()) as session:
                         began = time.monotonic()
                         self._pump(session, gate)
-                except (TemporaryError, PermanentError) as error:
-                    if isinstance(error, PermanentError) and not self._ever_connected:
+                except (BrokerAway, BrokerRefused) as error:
+                    if isinstance(error, BrokerRefused) and not self._ever_connected:
                         raise
                     self._say_away(error)
                     if began is not None and time.monotonic() - began > LONGEST_PAUSE_SECONDS:
                         pause = FIRST_PAUSE_SECONDS  # one that breaks as soon as it stands gets ever longer pauses
-                    self._wake.wait(pause * random.uniform(0.5, 1))  # noqa: S311  # many workers, one broker
+                    self._rest(pause * random.uniform(0.5, 1))  # noqa: S311  # many workers, one broker
                     pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         finally:
             self._wake.close()
@@ -119,6 +119,17 @@ class QueueIntake:
         """There may be room again: look now rather than within a second. Any thread."""
         self._wake.set()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there at this moment. Any thread."""
+        return self._connected
+
+    def _rest(self, seconds: float) -> None:
+        # Whoever settles or pokes meanwhile does not make the broker come back sooner; `stop` is heard.
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._wake.wait(left)
+
     def _session(self) -> QueueSession:
         session = QueueSession(
             self._settings,
@@ -129,7 +140,7 @@ class QueueIntake:
         )
         self._lost = []
         self._away = False
-        self._ever_connected = True
+        self._connected = self._ever_connected = True
         product, version = session.server
         logger.info(
             "queue_connected", broker=session.address, queue=self._settings.name, product=product, version=version
@@ -152,9 +163,11 @@ class QueueIntake:
                 if not busy:
                     session.wait(self._wake.descriptor)
                     self._wake.clear()
-        except (TemporaryError, PermanentError):
+        except (BrokerAway, BrokerRefused):
             self._lost = session.abandon()
             raise
+        finally:
+            self._connected = False
 
     def _deliver(self, session: QueueSession, arrival: Arrival, gate: Gate) -> None:
         if self._stopping:
@@ -210,12 +223,12 @@ class QueueIntake:
                     )
         return busy
 
-    def _say_away(self, error: TemporaryError | PermanentError) -> None:
+    def _say_away(self, error: BrokerAway | BrokerRefused) -> None:
         # Once for each time it goes away, not once for each attempt.
         if self._away:
             return
         self._away = True
-        log = logger.error if isinstance(error, PermanentError) else logger.warning
+        log = logger.error if isinstance(error, BrokerRefused) else logger.warning
         log("queue_away", queue=self._settings.name, error=str(error), next="the worker keeps trying")
 
 

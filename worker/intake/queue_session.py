@@ -12,10 +12,10 @@ from typing import Any, Final
 from loguru import logger
 
 from config.settings import Queue
-from worker.broker_link import BrokerAway, BrokerRefused, Kind, Link, Unroutable, body_of
-from worker.broker_outlet import MAX_SHORT_STRING, Outgoing, Outlet
-from worker.broker_rescue import UNREADABLE_HEADER
-from worker.broker_topology import dead_queue, declare_topology
+from worker.broker.link import BrokerAway, BrokerRefused, Kind, Link, Unroutable, body_of
+from worker.broker.outlet import MAX_SHORT_STRING, Outgoing, Outlet
+from worker.broker.rescue import UNREADABLE_HEADER
+from worker.broker.topology import dead_queue, declare_topology
 from worker.intake.delivery import Settlement
 
 REASON_HEADER: Final = "x-holdfast-reason"

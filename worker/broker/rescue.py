@@ -36,24 +36,23 @@ _UNDECODABLE: Final = (ValueError, ArithmeticError, OSError, struct.error, Index
 Frame = tuple[int, int, bytes]
 
 
-def tolerant_frame_handler(
-    connection: object, callback: Callable[..., object]
-) -> Callable[[tuple[int, int, bytes]], bool]:
-    """Amqp's reader of frames, for messages whose properties or routing key cannot be decoded too."""
-    read: Callable[[tuple[int, int, bytes]], bool] = frame_handler(connection, callback)
+def tolerant_frame_handler(connection: object, callback: Callable[..., object]) -> Callable[[Frame], bool]:
+    """The frame reader of amqp, for messages whose properties or routing key cannot be decoded too."""
+    read: Callable[[Frame], bool] = frame_handler(connection, callback)
 
-    def on_frame(frame: tuple[int, int, bytes]) -> bool:
+    def on_frame(frame: Frame) -> bool:
         kind, channel, payload = frame
         if kind == _HEADER_FRAME:
-            payload = _decodable_header(payload)
+            payload = decodable_header(payload)
         elif kind == _METHOD_FRAME and struct.unpack_from(">HH", payload) == Basic.Deliver:
-            payload = _decodable_delivery(payload)
+            payload = decodable_delivery(payload)
         return read((kind, channel, payload))
 
     return on_frame
 
 
-def _decodable_header(payload: bytes) -> bytes:
+def decodable_header(payload: bytes) -> bytes:
+    """The payload of a content header; without its properties, but for a header that tells why, if they are no good."""
     try:
         decode_properties_basic(payload, 12)
     except _UNDECODABLE as error:
@@ -63,7 +62,8 @@ def _decodable_header(payload: bytes) -> bytes:
     return payload
 
 
-def _decodable_delivery(payload: bytes) -> bytes:
+def decodable_delivery(payload: bytes) -> bytes:
+    """The payload of a `basic.deliver`, with question marks for what is not text in its names."""
     try:
         loads("sLbss", payload, 4)
     except UnicodeDecodeError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from worker.broker_link import BrokerAway, Kind, Link, Unroutable
+from worker.broker.link import BrokerAway, Kind, Link, Unroutable
 
 MAX_SHORT_STRING: Final = 255
 """Bytes in a name or a property of AMQP. Source: AMQP 0-9-1, 4.2.5.3 "Strings"."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import amqp
 
 from config.settings import Queue
-from worker.broker_link import BrokerRefused, Kind, Link
+from worker.broker.link import BrokerRefused, Kind, Link
 
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)'.*received (?P<wanted>.*) but current is (?P<present>.*)"

@@ -24,7 +24,7 @@ from kombu.exceptions import KombuError
 
 from config.settings import Queue
 from handlers.errors import PermanentError, TemporaryError
-from worker.broker_rescue import RedisTransport, tolerant_frame_handler
+from worker.broker.rescue import RedisTransport, tolerant_frame_handler
 
 SWEEP_SECONDS: Final = 1.0
 """How long a pump sleeps at most: heartbeats and Redis' lost messages are looked after that often."""

@@ -16,9 +16,9 @@ import orjson
 
 from config.settings import Queue
 from handlers.errors import PermanentError
-from worker.broker_link import BrokerAway, BrokerRefused, Kind, Link, Unroutable, body_of, kind_of
-from worker.broker_outlet import MAX_SHORT_STRING, Outgoing, Outlet
-from worker.broker_topology import dead_queue
+from worker.broker.link import BrokerAway, BrokerRefused, Kind, Link, Unroutable, body_of, kind_of
+from worker.broker.outlet import MAX_SHORT_STRING, Outgoing, Outlet
+from worker.broker.topology import dead_queue
 from worker.events import CONTENT_TYPE
 from worker.journal.protocol import Announcement
 

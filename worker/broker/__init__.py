@@ -1,0 +1,1 @@
+"""Everything that knows kombu: connections, topology, publishing."""
