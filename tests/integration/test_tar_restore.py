@@ -185,7 +185,7 @@ def test_renamed_directories_keep_what_did_not_change(
 
     found = restored(chain, target)
     single = tmp_path / "single"
-    for number, path in enumerate(sorted(wanted)):
+    for number, path in enumerate(path for path in sorted(wanted) if path.count(b"/") == 1):
         place = single / str(number)
         place.mkdir(parents=True)
         restore_paths(chain.sets, place, [path], Quiet())
@@ -221,13 +221,13 @@ def delete(place: Path) -> None:
 def edit(root: Path, what: str, path: str, other: str) -> None:  # noqa: C901  # one branch per kind of change
     """One change, where it is possible at all."""
     place = root / path
-    if any(upper.is_symlink() for upper in (place, *place.parents) if root in upper.parents and upper != place):
+    if any(upper.is_symlink() for upper in place.parents) or (what == "make" and place.is_symlink()):
         return
     is_real = os.path.lexists(place) and not place.is_symlink()
     if what == "write" and place.parent.is_dir() and not place.is_dir() and not place.is_symlink():
         place.write_text(other)
     elif what == "make":
-        if not any(upper.exists() and not upper.is_dir() for upper in (place, *place.parents)):
+        if not any(os.path.lexists(upper) and not upper.is_dir() for upper in (place, *place.parents)):
             place.mkdir(parents=True, exist_ok=True)
     elif what == "point" and place.parent.is_dir():
         delete(place)
@@ -264,7 +264,8 @@ def shared_across_directories(root: Path) -> bool:
     return any(len(directories) > 1 for directories in seen.values())
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(levels=LEVELS)
 def test_whatever_was_done_to_the_subject_the_chain_brings_back_its_last_state(
     tmp_path_factory: pytest.TempPathFactory, levels: list[list[tuple[str, str, str]]]
@@ -291,7 +292,7 @@ def test_whatever_was_done_to_the_subject_the_chain_brings_back_its_last_state(
         path: about[compared] for path, about in wanted.items()
     }
     assert shared or list(compare(chain.sets, target, Quiet())) == []
-    for number, path in enumerate(sorted(wanted)[:6]):
+    for number, path in enumerate(sorted(wanted)[-3:]):
         alone = place / f"alone{number}"
         alone.mkdir()
         restore_paths(chain.sets, alone, [path], Quiet())
