@@ -115,7 +115,9 @@ class Work:
         except AlreadyCommitted:
             # Another worker was faster with the same request: its set is as good as ours.
             return self._found_committed(by_another=True)
-        logger.info("set_committed", store=self._plan.store.name, level=new.level, bytes_out=new.counts.bytes_out)
+        logger.info(
+            "set_committed", store=self._plan.store.name, backup_level=new.level, bytes_out=new.counts.bytes_out
+        )
         return State.STORED
 
     def verify(self) -> State:

@@ -56,8 +56,9 @@ def json_line(record: Record) -> str:
         "time": record["time"].isoformat(),
         "level": record["level"].name.lower(),
         "event": record["message"],
-        **record["extra"],
     }
+    # A field never takes the place of what every line has.
+    line |= {name: value for name, value in record["extra"].items() if name not in line}
     if record["exception"] is not None:
         line["exception"] = _traceback(record)
     return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE).decode()

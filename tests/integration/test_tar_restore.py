@@ -596,11 +596,11 @@ def test_without_root_everything_but_owners_comes_back(
     (subject / "read only").chmod(0o755)
     (subject / "read only/g").write_text("added")
     (subject / "read only/f").unlink()
+    (subject / ("n" * 200)).rename(subject / "read only" / "moved")
     (subject / "read only").chmod(0o555)
-    (subject / "d").rename(subject / "read only" / "moved")
     chain.back_up()
     os.chown(target, 65534, 65534)
-    for above in target.parents[:3]:
+    for above in list(target.parents)[:-2]:
         above.chmod(above.stat().st_mode | 0o011)
 
     sets = tmp_path / "sets"

@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from handlers.contract import BackupId, PlanName
@@ -29,7 +30,9 @@ from worker.stores.names import checked_name, checked_set
 from worker.stores.protocol import SetMissing, SetName, StoreRefused
 from worker.stores.removal import remove_tree
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 4 << 20
+"""What `stream` reads at once, and reads ahead while the chunk before is being worked on."""
+_PROBE_BYTES = 1 << 16
 _PROBE = SetName(plan=PlanName("check"), backup_id=BackupId("check"))
 
 
@@ -82,7 +85,7 @@ class LocalStore:
         return self.read_range(name, file, 0, self.size(name, file))
 
     def stream(self, name: SetName, file: str) -> Iterator[bytes]:
-        """The file in chunks of 1 MiB. Raises SetMissing, now or, where it is expired meanwhile, at the first chunk."""
+        """The file in chunks of 4 MiB. Raises SetMissing, now or, where it is expired meanwhile, at the first chunk."""
         self.size(name, file)
         return self._chunks(name, file)
 
@@ -147,7 +150,7 @@ class LocalStore:
 
     def check(self) -> None:
         """Lock, write, fsync, read back and remove, as a draft does it. Raises StoreUnavailable or StoreRefused."""
-        content = os.urandom(CHUNK_BYTES // 16)
+        content = os.urandom(_PROBE_BYTES)
         draft = self.draft(_PROBE)
         try:
             part = draft.open_part("probe")
@@ -245,9 +248,16 @@ class LocalStore:
         descriptor = self._open(name, file)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            offset = 0
-            while chunk := self._pread(descriptor, name, file, offset, CHUNK_BYTES):
-                yield chunk
-                offset += len(chunk)
+            with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
+
+                def fetch(offset: int) -> Future[bytes]:
+                    return ahead.submit(self._pread, descriptor, name, file, offset, CHUNK_BYTES)
+
+                offset = 0
+                coming = fetch(offset)
+                while chunk := coming.result():
+                    offset += len(chunk)
+                    coming = fetch(offset)
+                    yield chunk
         finally:
             os.close(descriptor)
