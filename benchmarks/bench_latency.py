@@ -19,6 +19,7 @@ import orjson
 import psutil
 
 from benchmarks.harness import HOLDFAST, workplace
+from tests.services.rabbitmq import RabbitMQ
 
 REQUESTS = 300
 
@@ -28,14 +29,13 @@ def main() -> None:
     with workplace() as place, worker(place, {}) as process:
         report("rename into the spool", place, partial(into_spool, place))
         idle(process)
-    try:
-        from tests.services import rabbitmq
-    except ImportError as error:
-        raise SystemExit(f"run from the project's root: {error}") from error
-    with workplace() as place, rabbitmq.running(place / "broker") as server:
-        with worker(place, {"queue": {"url": server.url}}) as process, publishing(server.url) as publish:
-            report("publish on RabbitMQ", place, publish)
-            idle(process)
+    with workplace() as place:
+        server = RabbitMQ(place / "broker")
+        server.start()
+        try:
+            over_rabbitmq(place, server.url)
+        finally:
+            server.stop()
 
 
 def over_rabbitmq(place: Path, url: str) -> None:
@@ -62,7 +62,7 @@ def worker(place: Path, more: dict[str, object]) -> Iterator[psutil.Process]:
     (place / "config.yaml").write_bytes(orjson.dumps(settings))
     process = subprocess.Popen([str(HOLDFAST), "--config", str(place / "config.yaml"), "run"])
     try:
-        wait_for(lambda: (place / "state/spool/new").is_dir())
+        wait_for((place / "state/spool/new").is_dir)
         yield psutil.Process(process.pid)
     finally:
         process.terminate()

@@ -25,6 +25,10 @@ from handlers.tools.pipe_reading import PATIENCE_SECONDS, RawReadable, reading
 FRAME_BYTES = 4 << 20
 """Uncompressed bytes of a frame: large enough that cutting costs no ratio, small enough to fetch for one file."""
 
+_SPARE_FRAMES = 4
+"""Frames beyond those being compressed, so that the reader seldom waits for the disk. Measured on 2 cores: with 2 a level
+0 with zstd takes 6 % longer, with 8 it is 3 % faster for 25 MiB more memory."""
+
 
 class Writable(Protocol):
     """Where bytes go. Only one thread at a time writes, and it may not be the caller's."""
@@ -47,7 +51,7 @@ class FrameWriter:
 
     As a context manager it closes at the end of the block, and aborts when the block raises. The first error of
     `out`, of a callback or of a compressor is raised as it is by the caller's next call, and by every later one;
-    nothing is written after it. At most `threads` + 2 frames are in memory, each once as it came and once
+    nothing is written after it. At most `threads` + 4 frames are in memory, each once as it came and once
     compressed. `out` and `table_out` are neither flushed nor closed.
     """
 
@@ -80,7 +84,7 @@ class FrameWriter:
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="frame-outlet")
         self._inflight: deque[Future[memoryview]] = deque()
         self._free: list[memoryview] = []
-        self._unborn = workers + 2
+        self._unborn = workers + _SPARE_FRAMES
         self._buffer: memoryview | None = None
         self._filled = 0
         self._frames = 0

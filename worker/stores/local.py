@@ -82,7 +82,11 @@ class LocalStore:
 
     def read(self, name: SetName, file: str) -> bytes:
         """A small file of a committed set. Raises SetMissing, StoreUnavailable or StoreRefused."""
-        return self.read_range(name, file, 0, self.size(name, file))
+        descriptor = self._open(name, file)
+        try:
+            return self._pread(descriptor, name, file, 0, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
 
     def stream(self, name: SetName, file: str) -> Iterator[bytes]:
         """The file in chunks of 4 MiB. Raises SetMissing, now or, where it is expired meanwhile, at the first chunk."""
@@ -219,18 +223,20 @@ class LocalStore:
             raise store_error(error, self._name, manifest) from error
 
     def _open(self, name: SetName, file: str) -> int:
-        checked_name(file)
-        if not self.exists(name):
-            raise SetMissing(f"store {self._name} has no set {name}")
-        path = self._path / name.plan / name.backup_id / file
+        checked_set(name)
+        path = self._path / name.plan / name.backup_id / checked_name(file)
         try:
-            if not path.is_file():
-                raise SetMissing(f"store {self._name}: the set {name} has no file {file}")
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError as error:
-            raise SetMissing(f"store {self._name}: the set {name} has no file {file}") from error
+            require_root(self._name, self._path)
+            raise SetMissing(f"store {self._name}: there is no set {name}, or it has no file {file}") from error
         except OSError as error:
             raise store_error(error, self._name, path) from error
+        # The manifest's own presence is the proof that the set is committed.
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and (file == MANIFEST or self._is_committed(name)):
+            return descriptor
+        os.close(descriptor)
+        raise SetMissing(f"store {self._name}: there is no set {name}, or it has no file {file}")
 
     def _pread(self, descriptor: int, name: SetName, file: str, offset: int, length: int) -> bytes:
         pieces: list[bytes] = []
