@@ -135,7 +135,7 @@ class PreparedTar:
         control = self.job.control
         archiving = self._archiving("")
         if self.job.parent is not None:
-            tar_snapshot.bring(self.job.parent, archiving.snapshot, control.checkpoint)
+            tar_snapshot.bring(self.job.parent, archiving.snapshot, self.options.root, control.checkpoint)
         try:
             archiving.names.write_bytes(
                 b"".join(os.fsencode(_member_name(name)) + b"\0" for name in self.options.include)

@@ -14,6 +14,7 @@ from pathlib import Path
 from handlers.contract import SetReader
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tools.process import disk_error
+from handlers.tools.tar_in_place import directories_in_place
 from handlers.tools.tar_set import TarSet
 
 MAX_LOST = 100_000
@@ -47,14 +48,14 @@ class Lost:
         return self._too_many or name in self._names
 
 
-def bring(parent: SetReader, snapshot: Path, checkpoint: Callable[[], None]) -> None:
-    """Copy the snapshot after the parent's level to this new file, for tar to update.
+def bring(parent: SetReader, snapshot: Path, root: Path, checkpoint: Callable[[], None]) -> None:
+    """Copy the snapshot after the parent's level to this new file, for tar to update, without renamed directories.
 
     Raises IntegrityError when it is not what was written, or no snapshot; TemporaryError when the disk is full.
     """
     try:
         with snapshot.open("xb") as file:
-            for chunk in TarSet(parent).snapshot():
+            for chunk in directories_in_place(TarSet(parent).snapshot(), root):
                 checkpoint()
                 file.write(chunk)
         with snapshot.open("rb") as file:
