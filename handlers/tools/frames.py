@@ -26,8 +26,8 @@ FRAME_BYTES = 4 << 20
 """Uncompressed bytes of a frame: large enough that cutting costs no ratio, small enough to fetch for one file."""
 
 _SPARE_FRAMES = 4
-"""Frames beyond those being compressed, so that the reader seldom waits for the disk. Measured on 2 cores: with 2 a level
-0 with zstd takes 6 % longer, with 8 it is 3 % faster for 25 MiB more memory."""
+"""Frames beyond those being compressed, so that the reader seldom waits for the disk. Measured on 2 cores: with 2 a
+level 0 with zstd takes 6 % longer, with 8 it is 3 % faster for 25 MiB more memory."""
 
 
 class Writable(Protocol):
