@@ -222,6 +222,12 @@ class Handler(Protocol):
     def subject(self, options: BaseModel) -> str:
         """What is backed up, in words for events and logs, for instance the directory."""
 
+    def scope(self, options: BaseModel) -> str:
+        """All in the options that decides what is in a set; a level is only built on a set of the same scope.
+
+        What an earlier level left out by another rule would not be looked at again.
+        """
+
     def check(self, options: BaseModel) -> Sequence[str]:
         """What would keep a backup from working right now, one sentence each; empty when all is well. Reads only."""
 

@@ -62,6 +62,10 @@ class TarHandler:
         """The directory."""
         return str(_tar_options(options).root)
 
+    def scope(self, options: BaseModel) -> str:
+        """Everything but how the archive is compressed."""
+        return _tar_options(options).model_dump_json(exclude={"codec", "strength", "threads", "sparse"})
+
     def check(self, options: BaseModel) -> Sequence[str]:
         """Whether GNU tar is there, and the subject can be read."""
         problems = []

@@ -15,7 +15,7 @@ from loguru import logger
 from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.clock import Clock
 from worker.intake.wire import RequestId
-from worker.journal.protocol import Announcement, Journal
+from worker.journal.protocol import Announcement, Journal, JournalUnavailable
 
 BATCH = 100
 PAUSE = timedelta(seconds=5)
@@ -59,6 +59,7 @@ class Announcer:
         self._wake = threading.Event()
         self._stopping = False
         self._away: set[str] = set()
+        self._journal_away = False
 
     def wake(self) -> None:
         """Something was put into the outbox; any thread."""
@@ -68,7 +69,7 @@ class Announcer:
         """Send until stopped; the thread's root."""
         while not self._stopping:
             self._wake.clear()
-            all_sent = self.flush()
+            all_sent = self._try_flush()
             self._wake.wait((LOOK_AGAIN if all_sent else PAUSE).total_seconds())
 
     def stop(self) -> None:
@@ -99,6 +100,18 @@ class Announcer:
                     away.add(announcement.sink)
             if not batch:
                 return not away
+
+    def _try_flush(self) -> bool:
+        try:
+            all_sent = self.flush()
+        except JournalUnavailable as error:
+            # An event that was taken and could not be crossed out is sent again, with the same id.
+            if not self._journal_away:
+                logger.error("journal_away", error=str(error), next="events wait; those just sent may be sent again")
+            self._journal_away = True
+            return False
+        self._journal_away = False
+        return all_sent
 
     def _send(self, announcement: Announcement) -> bool:
         sink = self._sinks.get(announcement.sink)

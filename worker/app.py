@@ -168,6 +168,7 @@ def build_daemon(app: App) -> Daemon:
         intakes=intakes,
         held=app.held,
         drain=timedelta(seconds=settings.drain_seconds),
+        is_announced=partial(_is_announced, app.journal),
         forget=lambda: app.journal.prune(app.around.clock() - timedelta(days=settings.keep_requests_days)),
     )
     return daemon
@@ -178,10 +179,14 @@ def _watcher(app: App, _: Entry) -> EventWatcher:
 
 
 def _settle_announced(journal: Journal, held: HeldDeliveries | None, request_id: RequestId) -> None:
-    if held is not None:
-        entry = journal.entry(request_id)
-        if entry is not None and entry.state is State.ANNOUNCED:
-            held.settle(request_id)
+    if held is not None and _is_announced(journal, request_id):
+        held.settle(request_id)
+
+
+def _is_announced(journal: Journal, request_id: RequestId) -> bool:
+    """Also where the journal has forgotten the request, which it does only after that."""
+    entry = journal.entry(request_id)
+    return entry is None or entry.state is State.ANNOUNCED
 
 
 def _open_journal(state_dir: Path) -> Journal:

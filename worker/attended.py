@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
-from handlers.errors import Cancelled
+from handlers.contract import PlanName
+from handlers.errors import Cancelled, TemporaryError
 from handlers.tools.clock import Clock
 from handlers.tools.lock import Lock
 from worker.app import App
 from worker.control import Watcher
-from worker.events import EventData, ExitCode, Word
+from worker.events import EventData, ExitCode
 from worker.intake.wire import BackupRequest
-from worker.journal.protocol import Entry
 from worker.scheduler import plan_lock
 
 POLL_SECONDS = 0.2
@@ -31,10 +31,12 @@ def run_now(
 
     Waits while another process works on the plan, and between attempts after a temporary error; `on_wait` is told why.
     A cancellation concludes the request as `failed` with exit code 130: nobody is left who wants it. Raises
-    RequestRefused, JournalUnavailable.
+    RequestRefused, JournalUnavailable, or Cancelled where the request had not been taken in yet.
     """
-    entry = app.pipeline.begin_manual(request)
-    with _hold(app, entry, cancelled, on_wait):
+    app.pipeline.require_allowed(request)
+    # The lock first: a request in the journal that nobody works on is taken by whoever holds the plan next.
+    with _hold(app, request, cancelled, on_wait):
+        entry = app.pipeline.begin_manual(request)
         while entry.outcome is None and not cancelled.is_set():
             if entry.retry_at is not None:
                 on_wait(
@@ -44,25 +46,27 @@ def run_now(
             if not cancelled.is_set():
                 entry = app.pipeline.work(entry.request_id, watcher, cancelled)
         if entry.outcome is None:
-            entry = app.outbox.conclude(entry, _interrupted(entry))
+            entry = app.pipeline.give_up(entry, Cancelled("interrupted"), ExitCode.INTERRUPTED)
     app.announcer.flush()
     if entry.outcome is None:
         raise AssertionError("a concluded request has an outcome")
     return EventData.model_validate_json(entry.outcome)
 
 
-def _hold(app: App, entry: Entry, cancelled: threading.Event, on_wait: Callable[[str], None]) -> Lock:
-    path = plan_lock(app.settings.state_dir, entry.plan)
+def _hold(app: App, request: BackupRequest, cancelled: threading.Event, on_wait: Callable[[str], None]) -> Lock:
+    path = plan_lock(app.settings.state_dir, PlanName(request.data.plan))
     told = False
     while True:
-        lock = Lock.try_hold(path)
+        try:
+            lock = Lock.try_hold(path)
+        except OSError as error:
+            raise TemporaryError(f"lock {path} cannot be opened: {error.strerror}", hint="run as its owner") from error
         if lock is not None:
             return lock
         if cancelled.is_set():
-            app.outbox.conclude(entry, _interrupted(entry))
             raise Cancelled("asked to stop while another backup of this plan was running")
         if not told:
-            on_wait(f"another process of this host is working on plan {entry.plan}")
+            on_wait(f"another process of this host is working on plan {request.data.plan}")
             told = True
         cancelled.wait(POLL_SECONDS)
 
@@ -70,16 +74,3 @@ def _hold(app: App, entry: Entry, cancelled: threading.Event, on_wait: Callable[
 def _wait_until(clock: Clock, due: datetime, cancelled: threading.Event) -> None:
     while clock() < due and not cancelled.wait(POLL_SECONDS):
         pass
-
-
-def _interrupted(entry: Entry) -> EventData:
-    return EventData(
-        outcome=Word.FAILED,
-        exit_code=ExitCode.INTERRUPTED,
-        request_id=entry.request_id,
-        backup_id=entry.backup_id,
-        plan=entry.plan,
-        operation=entry.request.data.operation,
-        error="interrupted",
-        labels=entry.request.data.labels,
-    )

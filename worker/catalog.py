@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from handlers.contract import BackupId, Part, PlanName
@@ -119,6 +119,22 @@ class Catalog:
         found = [item for item in self.look(store, plan) if isinstance(item, StoredSet)]
         return sorted(found, key=lambda stored: (stored.manifest.finished, stored.backup_id))
 
+    def newest(self, store: Store, plan: PlanName) -> StoredSet | None:
+        """The plan's newest set; None where it has none.
+
+        Raises IntegrityError where a set of the plan has a damaged manifest: it may be the newest, nobody can tell.
+        """
+        found = list(self.look(store, plan))
+        for item in found:
+            if isinstance(item, Damaged):
+                raise IntegrityError(
+                    f"the newest set of plan {plan} is unknown: {item.error.message}",
+                    hint="name the set you mean; `holdfast list` shows them all",
+                ) from item.error
+        readable = {item.backup_id: item for item in found if isinstance(item, StoredSet)}
+        tip = newest(item.manifest for item in readable.values())
+        return readable[tip.id] if tip else None
+
     def chain(self, upto: StoredSet) -> tuple[StoredSet, ...]:
         """The sets a restore needs, oldest first. Raises ChainBroken; reads manifests only."""
         manifests: dict[BackupId, Manifest] = {}
@@ -156,12 +172,5 @@ class Catalog:
         return self.read(*matches[0])
 
     def _newest(self, plan: PlanName) -> StoredSet:
-        found: Sequence[StoredSet | Damaged] = [
-            item for store in self._stores.values() for item in self.look(store, plan)
-        ]
-        readable = [item for item in found if isinstance(item, StoredSet)]
-        tip = newest(item.manifest for item in readable)
-        damaged = next((item for item in found if isinstance(item, Damaged)), None)
-        if tip is None and damaged is not None:
-            raise damaged.error
-        return next(item for item in readable if tip is not None and item.backup_id == tip.backup_id)
+        found = [stored for store in self._stores.values() if (stored := self.newest(store, plan)) is not None]
+        return max(found, key=lambda stored: (stored.manifest.finished, stored.backup_id))

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 
@@ -20,6 +21,7 @@ from handlers.errors import HoldfastError
 from worker.announcer import Announcer
 from worker.intake.delivery import Delivery, Gate, Intake, Settlement
 from worker.intake.held import HeldDeliveries
+from worker.intake.wire import RequestId
 from worker.journal.protocol import JournalUnavailable
 from worker.pipeline import Pipeline
 from worker.scheduler import Scheduler
@@ -45,8 +47,9 @@ class Daemon:
         held: HeldDeliveries | None,
         drain: timedelta,
         forget: Callable[[], int],
+        is_announced: Callable[[RequestId], bool],
     ) -> None:
-        """`forget` drops old requests from the journal and says how many."""
+        """`forget` drops old requests from the journal and says how many; `is_announced` asks it about one."""
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._announcer = announcer
@@ -54,11 +57,12 @@ class Daemon:
         self._held = held
         self._drain = drain
         self._forget = forget
+        self._is_announced = is_announced
         self._forget_at = 0.0
         self._stop = threading.Event()
         self._hurry = threading.Event()
         self._broken: str | None = None
-        self._room_changed = threading.Condition()
+        self._mutex = threading.Lock()
         self._aside: list[Delivery] = []
 
     def run(self) -> int:
@@ -70,6 +74,7 @@ class Daemon:
         logger.info("worker_started", intakes=[intake.name for intake in self._intakes])
         while not self._stop.wait(JOURNAL_AWAY_SECONDS):
             self._take_in_again()
+            self._settle_announced()
             self._forget_old()
         self._end(side, brought)
         if self._broken is not None:
@@ -87,20 +92,32 @@ class Daemon:
         try:
             entry = self._pipeline.accept(delivery)
         except JournalUnavailable as error:
-            if not self._aside:
+            with self._mutex:
+                first = not self._aside
+                self._aside.append(delivery)
+            if first:
                 logger.error("journal_away", error=str(error), next="nothing is taken in until it can be written")
-            self._aside.append(delivery)
             return
         if entry is not None:
-            self._scheduler.fill()
+            with suppress(HoldfastError):  # the scheduler's own thread looks again, and says what is wrong
+                self._scheduler.fill()
 
     def _take_in_again(self) -> None:
-        aside, self._aside = self._aside, []
+        with self._mutex:
+            aside, self._aside = self._aside, []
         for delivery in aside:
             self.accept(delivery)
         if aside and not self._aside:
             logger.info("journal_back")
             self.on_room()
+
+    def _settle_announced(self) -> None:
+        """The command line of this host shares the outbox: it may have announced what we hold a delivery for."""
+        if self._held is not None:
+            with suppress(HoldfastError):
+                for request_id in self._held.waiting():
+                    if self._is_announced(request_id):
+                        self._held.settle(request_id)
 
     def _forget_old(self) -> None:
         if time.monotonic() < self._forget_at:
@@ -115,8 +132,6 @@ class Daemon:
 
     def on_room(self) -> None:
         """A slot became free: whoever brings requests may bring one more."""
-        with self._room_changed:
-            self._room_changed.notify_all()
         for intake in self._intakes:
             intake.poke()
 
@@ -131,11 +146,7 @@ class Daemon:
             except HoldfastError:
                 return 0  # the journal is away: whoever needs it next says so
 
-        def wait_for_room(seconds: float) -> bool:
-            with self._room_changed:
-                return self._room_changed.wait_for(lambda: room() > 0, seconds)
-
-        return Gate(deliver=self.accept, room=room, wait_for_room=wait_for_room)
+        return Gate(deliver=self.accept, room=room)
 
     def _run_intake(self, intake: Intake) -> Callable[[], None]:
         return lambda: intake.run(self._gate())
@@ -182,8 +193,19 @@ class Daemon:
         self._announcer.stop()
         for thread in side:
             thread.join()
-        self._announcer.flush_once()
-        for delivery in self._aside:
+        try:
+            self._announcer.flush_once()
+        except HoldfastError as error:
+            logger.warning("events_unsent", error=str(error), next="the next start sends them")
+        finally:
+            # Whatever happened: an intake that is not closed waits for ever, and keeps the process with it.
+            self._close_intakes(brought)
+            self._announcer.close()
+
+    def _close_intakes(self, brought: Sequence[threading.Thread]) -> None:
+        with self._mutex:
+            aside, self._aside = self._aside, []
+        for delivery in aside:
             delivery.settle(Settlement.HAND_BACK)
         if self._held is not None:
             self._held.hand_back()
@@ -191,7 +213,6 @@ class Daemon:
             intake.close()
         for thread in brought:
             thread.join()
-        self._announcer.close()
 
     def _wait_for_work(self) -> bool:
         # In short pieces, so that a second signal is heard: cancel now.

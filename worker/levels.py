@@ -64,8 +64,11 @@ def levels_to_restore(manifests: Mapping[BackupId, Manifest], upto: BackupId) ->
     return tuple(reversed(chain))
 
 
-def choose(wanted: Wanted, manifests: Sequence[Manifest], *, max_level: int) -> Choice:
+def choose(wanted: Wanted, manifests: Sequence[Manifest], *, scope: str, max_level: int) -> Choice:
     """The level of the next set of a plan, given the sets the plan has.
+
+    A set of another scope (other excludes, for instance) is never built upon: what it left out would not be looked at
+    again.
 
     A set that is only partial is never built upon: a file it could not read would not be looked at again, and would be
     missing from every later level. The next set builds on the last complete one instead.
@@ -80,6 +83,8 @@ def choose(wanted: Wanted, manifests: Sequence[Manifest], *, max_level: int) -> 
         chain = levels_to_restore({manifest.id: manifest for manifest in manifests}, tip.id)
     except ChainBroken as error:
         return _full(f"the chain of the newest set is broken: {error.message}")
+    if tip.scope != scope:
+        return _full(f"the plan's options have changed since set {tip.backup_id}")
     complete = _complete_stem(chain)
     if not complete:
         return _full(f"set {chain[0].backup_id}, the base of the chain, is partial")

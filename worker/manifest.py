@@ -104,6 +104,8 @@ class Manifest(_Record):
     """The kind of backup."""
     subject: str
     """What was backed up."""
+    scope: str = Field(pattern="^[0-9a-f]{64}$")
+    """SHA-256 of the options that decide what is in a set; levels only build on sets of the same scope."""
     level: int = Field(ge=0)
     """0 stands on its own; level n needs its parent."""
     parent: str | None = None
@@ -173,6 +175,11 @@ def decode(content: bytes, *, name: str) -> Manifest:
 def digest(content: bytes) -> str:
     """The SHA-256 by which events and the next manifest of the plan refer to a manifest's bytes."""
     return hashlib.sha256(content).hexdigest()
+
+
+def scope_digest(handler: str, scope: str) -> str:
+    """The manifest's `scope`, of what the handler calls the scope of its options."""
+    return hashlib.sha256(f"{handler}\0{scope}".encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def sums(parts: tuple[PartRecord, ...]) -> bytes:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+
+from loguru import logger
 
 from handlers.contract import Progress
 from handlers.tools.clock import Clock
 from worker import events
 from worker.events import Event, EventData, ExitCode, Word
 from worker.intake.wire import BackupRequest, MessageRefused, RequestId
-from worker.journal.protocol import Announcement, Caller, Entry, Journal
+from worker.journal.protocol import Announcement, Caller, Entry, Journal, JournalUnavailable
 from worker.levels import Choice
 from worker.lifecycle import Step
 from worker.manifest import Counts
@@ -163,7 +166,8 @@ class EventWatcher:
     def started(self, entry: Entry) -> None:
         """Tell it."""
         if self._choice is not None:
-            self._outbox.started(entry, self._choice)
+            with _not_worth_failing():
+                self._outbox.started(entry, self._choice)
 
     def progress(self, entry: Entry, step: Step, progress: Progress) -> None:
         """Tell it, if the last one is long enough ago."""
@@ -171,7 +175,17 @@ class EventWatcher:
         if self._period and step is Step.PRODUCE and now - self._last >= self._period:
             self._last = now
             self._number += 1
-            self._outbox.progress(entry, progress, self._number)
+            with _not_worth_failing():
+                self._outbox.progress(entry, progress, self._number)
+
+
+@contextmanager
+def _not_worth_failing() -> Iterator[None]:
+    """A backup of ten hours does not die of a line about it that cannot be stored."""
+    try:
+        yield
+    except JournalUnavailable as error:
+        logger.warning("event_not_stored", error=str(error), next="the work goes on without it")
 
 
 def _caller(request: BackupRequest) -> Caller:

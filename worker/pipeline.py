@@ -29,8 +29,11 @@ from worker.journal.protocol import Attached, Begun, Conflict, Entry, Journal, K
 from worker.lifecycle import State, Step
 from worker.outbox import Outbox
 from worker.policy import Denied
-from worker.steps import Plan, Surroundings, Work, scratch_of
+from worker.steps import Plan, Surroundings, Work, facts, scratch_of
+from worker.stores.protocol import SetName
 
+DEATHS = 3
+"""How often a worker may die over a request, however few attempts are configured: few kills are its fault."""
 BUG_HINT = "this is a bug: the worker's log has the traceback"
 
 
@@ -87,7 +90,11 @@ class Pipeline:
             self._reject(delivery, str(error))
             return None
         verdict = policy.authorise(
-            request, plans=self._plans, reply_to_allowed=self._rules.reply_to_allowed, now=self._around.clock()
+            request,
+            plans=self._plans,
+            reply_to_allowed=self._rules.reply_to_allowed,
+            now=self._around.clock(),
+            known=self._journal.entry(RequestId(request.request_id)) is not None,
         )
         if isinstance(verdict, Denied):
             answer = policy.may_answer(request, self._rules.reply_to_allowed)
@@ -96,11 +103,15 @@ class Pipeline:
             return None
         return self._begin(delivery, request)
 
-    def begin_manual(self, request: BackupRequest) -> Entry:
-        """Take in a request that somebody waits for in this process. Raises HoldfastError when it is refused."""
-        verdict = policy.authorise(request, plans=self._plans, reply_to_allowed=(), now=self._around.clock())
+    def require_allowed(self, request: BackupRequest) -> None:
+        """Raise RequestRefused unless a request of somebody at the command line is allowed."""
+        now = self._around.clock()
+        verdict = policy.authorise(request, plans=self._plans, reply_to_allowed=(), now=now, known=False)
         if isinstance(verdict, Denied):
             raise RequestRefused(verdict.reason, hint=verdict.hint)
+
+    def begin_manual(self, request: BackupRequest) -> Entry:
+        """Take in a request that somebody waits for in this process."""
         now = self._around.clock()
         return self._journal.begin(request, intake="manual", redelivered=False, now=now).entry
 
@@ -142,11 +153,14 @@ class Pipeline:
                 return self._dispose(entry, error)
 
     def _resume(self, entry: Entry) -> Entry:
-        if entry.attempt > self._rules.retry.attempts:
+        if entry.attempt > max(self._rules.retry.attempts, DEATHS):
             raise PermanentError(
-                f"the worker died {entry.attempt - 1} times while working on this request",
+                f"given up after {entry.attempt - 1} attempts, the last of which the worker did not survive",
                 hint="its log tells what happened last; ask again with a new id when that is mended",
             )
+        deadline = entry.request.data.not_after
+        if entry.attempt == 1 and entry.state is State.ACCEPTED and deadline and deadline < self._around.clock():
+            raise RequestRefused(f"its deadline not_after={deadline.isoformat()} passed before it could begin")
         state = lifecycle.after_crash(entry.state)
         if state is not entry.state:
             return self._journal.advance(entry.request_id, state, now=self._around.clock())
@@ -163,6 +177,20 @@ class Pipeline:
         concluded = self._outbox.conclude(entry, data)
         logger.info("request_concluded", outcome=data.outcome, exit_code=data.exit_code, error=data.error)
         return concluded
+
+    def give_up(self, entry: Entry, error: Exception, exit_code: int) -> Entry:
+        """Conclude with this error. Where the set was committed before it, the outcome says where it is."""
+        current = self._journal.entry(entry.request_id) or entry
+        return self._conclude(current, _failure(current, error, exit_code, self._committed(current)))
+
+    def _committed(self, entry: Entry) -> EventData | None:
+        plan = self._plans.get(entry.plan)
+        if plan is None or entry.state not in {State.STORED, State.VERIFIED}:
+            return None
+        try:
+            return facts(self._around.catalog, plan.store, SetName(plan=plan.name, backup_id=entry.backup_id))
+        except HoldfastError:
+            return None  # withdrawn, or the store is away: nothing can be said of it
 
     def _dispose(self, entry: Entry, error: Exception) -> Entry:
         # S311: jitter keeps workers apart, it keeps no secret.
@@ -182,7 +210,7 @@ class Pipeline:
                 return self._journal.postpone(entry.request_id, until=now + after, error=str(error), now=now)
             case Fail(exit_code=exit_code):
                 _log(error, "request_failed", next="nothing more is tried; the outcome is announced")
-                return self._conclude(entry, _failure(entry, error, exit_code))
+                return self.give_up(entry, error, exit_code)
 
     def _promise(self, delivery: Delivery, entry: Entry) -> None:
         if self._held is None:
@@ -207,7 +235,7 @@ class Pipeline:
                 self._promise(delivery, entry)
             case Known(entry=entry):
                 self._outbox.answer_again(request, entry, redelivered=delivery.redelivered)
-                delivery.settle(Settlement.ACCEPT)
+                self._promise(delivery, entry)
             case Conflict(entry=entry):
                 reason = f"another request has the id {entry.request_id!r} already"
                 hint = "every request needs an id of its own; the first one stands"
@@ -216,18 +244,27 @@ class Pipeline:
         return None
 
 
-def _failure(entry: Entry, error: Exception, exit_code: int) -> EventData:
-    return EventData(
+def _failure(entry: Entry, error: Exception, exit_code: int, committed: EventData | None) -> EventData:
+    failed = EventData(
         outcome=Word.REFUSED if exit_code == ExitCode.REFUSED else Word.FAILED,
         exit_code=exit_code,
         request_id=entry.request_id,
         backup_id=entry.backup_id,
         plan=entry.plan,
         operation=entry.request.data.operation,
-        error=error.message if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}",
-        hint=error.hint if isinstance(error, HoldfastError) else BUG_HINT,
+        # Messages of the system may quote names that are no UTF-8, which JSON does not take.
+        error=_clean(error.message if isinstance(error, HoldfastError) else f"{type(error).__name__}: {error}"),
+        hint=error.hint and _clean(error.hint) if isinstance(error, HoldfastError) else BUG_HINT,
         labels=entry.request.data.labels,
     )
+    if committed is None:
+        return failed
+    told = {"outcome", "exit_code", "error", "hint", "attempt"}
+    return committed.model_copy(update={name: getattr(failed, name) for name in told})
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _log(error: Exception, name: str, **facts: str) -> None:

@@ -30,11 +30,19 @@ class Denied:
 
 
 def authorise(
-    request: BackupRequest, *, plans: Collection[PlanName], reply_to_allowed: Sequence[str], now: datetime
+    request: BackupRequest,
+    *,
+    plans: Collection[PlanName],
+    reply_to_allowed: Sequence[str],
+    now: datetime,
+    known: bool,
 ) -> Allowed | Denied:
-    """Whether this request may run on a worker with these enabled plans."""
+    """Whether this request may run on a worker with these enabled plans.
+
+    One that is `known` was allowed before: neither its deadline nor a plan removed since makes a second outcome of it.
+    """
     plan = PlanName(request.data.plan)
-    if plan not in plans:
+    if not known and plan not in plans:
         # The other plans are not named: the answer goes to whoever sent the message.
         return Denied(
             reason=f"this worker has no plan {plan!r}",
@@ -45,7 +53,7 @@ def authorise(
             reason=f"answers may not be sent to {request.reply_to!r}",
             hint="the setting queue.reply_to_allowed lists what reply queues may be called",
         )
-    if request.data.not_after is not None and request.data.not_after < now:
+    if not known and request.data.not_after is not None and request.data.not_after < now:
         return Denied(reason=f"its deadline not_after={request.data.not_after.isoformat()} has passed")
     return Allowed(plan=plan)
 

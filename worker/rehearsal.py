@@ -34,7 +34,7 @@ def rehearse(
     """
     stores = open_stores(loaded.settings)
     found = plans.build(loaded, stores)
-    verdict = policy.authorise(request, plans=found, reply_to_allowed=(), now=system_clock())
+    verdict = policy.authorise(request, plans=found, reply_to_allowed=(), now=system_clock(), known=False)
     if isinstance(verdict, Denied):
         raise RequestRefused(verdict.reason, hint=verdict.hint)
     plan = found[verdict.plan]

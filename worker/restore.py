@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from loguru import logger
 
 from handlers import registry
 from handlers.contract import Control, Restored
 from handlers.errors import HoldfastError, PermanentError
+from handlers.tools.removal import remove_below
 from worker.catalog import Catalog, StoredSet
 
 
@@ -33,9 +35,7 @@ def restore(
     try:
         return handler.restore(chain, target, paths, control), chain
     except (HoldfastError, OSError, KeyboardInterrupt):
-        empty(target)
-        if made:
-            target.rmdir()
+        _undo(target, made=made)
         raise
 
 
@@ -57,10 +57,11 @@ def _claim(target: Path) -> bool:
         raise TargetRefused(f"target {target} cannot be made: {error.strerror}") from error
 
 
-def empty(directory: Path) -> None:
-    """Remove what is below a directory, never following a link out of it."""
-    for child in directory.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+def _undo(target: Path, *, made: bool) -> None:
+    try:
+        remove_below(target)
+        if made:
+            target.rmdir()
+    except OSError as error:
+        # What went wrong before is what the caller must hear of.
+        logger.warning("target_not_emptied", target=str(target), error=str(error), next="remove it by hand")

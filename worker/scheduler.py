@@ -114,12 +114,6 @@ class Scheduler:
                 if not (self._woken or self._stopping):
                     self._changed.wait(self._sleep().total_seconds())
 
-    def wake(self) -> None:
-        """Something in the journal changed."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
-
     def stop(self) -> None:
         """Begin nothing new."""
         with self._changed:
@@ -136,7 +130,14 @@ class Scheduler:
             return self._changed.wait_for(lambda: not self._running, seconds)
 
     def _begin(self, entry: Entry) -> None:
-        lock = Lock.try_hold(plan_lock(self._state_dir, entry.plan))
+        try:
+            lock = Lock.try_hold(plan_lock(self._state_dir, entry.plan))
+        except OSError as error:
+            # One plan's trouble must not stop the others; somebody who is root may have made the file, for instance.
+            path = plan_lock(self._state_dir, entry.plan)
+            logger.error("plan_lock_away", path=str(path), error=str(error), next="looked at again in half a minute")
+            self._resting[entry.plan] = time.monotonic() + LOOK_AGAIN.total_seconds()
+            return
         if lock is None:
             self._resting[entry.plan] = time.monotonic() + LOCKED_ELSEWHERE.total_seconds()
             return
@@ -169,9 +170,11 @@ class Scheduler:
 
     def _sleep(self) -> timedelta:
         if self._resting:
-            return LOCKED_ELSEWHERE
+            return max(timedelta(seconds=min(self._resting.values()) - time.monotonic()), timedelta(milliseconds=10))
         with suppress(HoldfastError):
             due = self._journal.next_retry()
-            if due is not None and len(self._running) < self._concurrency:
-                return min(max(due - self._clock(), timedelta(milliseconds=10)), LOOK_AGAIN)
+            now = self._clock()
+            # What is due already waits for its plan or a slot: the end of that work wakes us.
+            if due is not None and due > now and len(self._running) < self._concurrency:
+                return min(max(due - now, timedelta(milliseconds=10)), LOOK_AGAIN)
         return LOOK_AGAIN

@@ -7,7 +7,6 @@ for what it is.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from loguru import logger
 from pydantic import BaseModel
 
 from handlers.contract import JSON, BackupId, Handler, Job, PlanName, Prepared, Produced
-from handlers.errors import IntegrityError, PermanentError
+from handlers.errors import HoldfastError, IntegrityError, PermanentError, TemporaryError
 from handlers.tools.clock import Clock
+from handlers.tools.removal import remove_tree
 from worker import events, manifest
 from worker.catalog import Catalog, StoredSet
 from worker.control import Watcher, WorkControl
@@ -78,6 +78,7 @@ class Work:
         self._scratch = scratch
         self._name = SetName(plan=plan.name, backup_id=entry.backup_id)
         self._draft: Draft | None = None
+        self._subject: StoredSet | None = None
         self._made: tuple[Choice, Produced, datetime] | None = None
 
     def produce(self) -> State | EventData:
@@ -123,7 +124,7 @@ class Work:
     def verify(self) -> State:
         """Read what was stored again, as deep as the plan asks."""
         depth = self._plan.verify if self._entry.request.data.operation == "backup" else self._asked_depth()
-        subject = self._subject_set()
+        subject = self._subject = self._subject_set()
         control = self._control(Step.VERIFY)
         if depth != "none":
             try:
@@ -138,11 +139,10 @@ class Work:
 
     def outcome(self) -> EventData:
         """The outcome of a request that came through; read from the store, so that a restart says the same."""
-        subject = self._subject_set()
-        content = subject.store.read(subject.name, manifest.MANIFEST)
-        data = events.stored(
-            subject.manifest, digest=manifest.digest(content), store=subject.store.name, verified=self._plan.verify
-        )
+        if self._subject is None and self._entry.request.data.operation == "verify":
+            self.verify()  # begun again after a crash: what was verified then is known to nobody
+        subject = self._subject or self._subject_set()
+        data = facts(self._around.catalog, subject.store, subject.name, verified=self._plan.verify)
         if self._entry.request.data.operation == "backup":
             return data
         return data.model_copy(
@@ -156,8 +156,13 @@ class Work:
         )
 
     def close(self) -> None:
-        """Remove what is not committed."""
-        self._discard()
+        """Remove what is not committed; where that fails, the next sweep does it."""
+        try:
+            self._discard()
+        except HoldfastError as error:
+            logger.warning(
+                "draft_left_behind", store=self._plan.store.name, error=str(error), next="the sweep removes it"
+            )
 
     def _asked_depth(self) -> Depth:
         return "deep" if self._plan.verify == "deep" else "checksums"
@@ -165,10 +170,10 @@ class Work:
     def _subject_set(self) -> StoredSet:
         if self._entry.request.data.operation == "backup":
             return self._around.catalog.read(self._plan.store, self._name)
-        sets = self._around.catalog.sets(self._plan.store, self._plan.name)
-        if not sets:
+        newest_set = self._around.catalog.newest(self._plan.store, self._plan.name)
+        if newest_set is None:
             raise PermanentError(f"plan {self._plan.name} has no set to verify")
-        return sets[-1]
+        return newest_set
 
     def _withdraw(self, subject: StoredSet) -> None:
         # What we wrote a moment ago cannot be read back. Left in place it would be listed as a backup, and built upon.
@@ -189,21 +194,23 @@ class Work:
             )
         if self._entry.attempt > 1 and stored.manifest.host == self._around.node and not by_another:
             return State.STORED  # we made it ourselves, and died before we could write that down
-        content = self._plan.store.read(self._name, manifest.MANIFEST)
-        return events.duplicate(
-            events.stored(
-                stored.manifest, digest=manifest.digest(content), store=self._plan.store.name, verified="none"
-            )
-        )
+        # Whoever made it may have died before it was verified, and this may be the only answer the caller gets.
+        depth: Depth = "none" if self._plan.verify == "none" else "checksums"
+        if depth != "none":
+            check_parts(stored, self._control(Step.VERIFY))
+        return events.duplicate(facts(self._around.catalog, self._plan.store, self._name, verified=depth))
 
     def _choose(self) -> Choice:
         made = [stored.manifest for stored in self._around.catalog.sets(self._plan.store, self._plan.name)]
         limit = self._plan.handler.max_level(self._plan.options)
         highest = self._plan.max_level if limit is None else min(limit, self._plan.max_level)
-        choice = choose(self._entry.request.data.level, made, max_level=highest)
+        choice = choose(self._entry.request.data.level, made, scope=self._scope(), max_level=highest)
         last = newest(item for item in made if item.level == choice.level)
         self._watcher.prepared(self._entry, choice, last.counts if last else None)
         return choice
+
+    def _scope(self) -> str:
+        return manifest.scope_digest(self._plan.handler.name, self._plan.handler.scope(self._plan.options))
 
     def _prepare(self, choice: Choice) -> Prepared:
         scratch = self._scratch / f"level-{choice.level}"
@@ -250,6 +257,7 @@ class Work:
             plan=self._plan.name,
             handler=self._plan.handler.name,
             subject=self._plan.handler.subject(self._plan.options),
+            scope=self._scope(),
             level=choice.level,
             parent=choice.parent.backup_id if choice.parent else None,
             level_reason=choice.reason,
@@ -264,7 +272,7 @@ class Work:
             problem_counts={kind.value: count for kind, count in made.problem_counts.items()},
             warnings=_warnings(made, last.manifest if last else None),
             tools=dict(made.tools),
-            labels={**self._plan.labels, **request.data.labels},
+            labels={**request.data.labels, **self._plan.labels},
             reason=request.data.reason,
             config_digest=self._around.config_digest,
             previous=manifest.digest(self._plan.store.read(last.name, manifest.MANIFEST)) if last else None,
@@ -279,6 +287,13 @@ class Work:
         return [item.model_dump(mode="json") for item in (*older, new)]
 
 
+def facts(catalog: Catalog, store: Store, name: SetName, *, verified: Depth = "none") -> EventData:
+    """What there is to tell of a committed set. Raises SetMissing, IntegrityError, StoreUnavailable or StoreRefused."""
+    content = store.read(name, manifest.MANIFEST)
+    stored = catalog.read(store, name).manifest
+    return events.stored(stored, digest=manifest.digest(content), store=store.name, verified=verified)
+
+
 def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
     if made.files <= 1 and last is not None and last.counts.files > 1:
         return (f"the subject is empty; set {last.backup_id} had {last.counts.files} files: is something not mounted?",)
@@ -289,10 +304,19 @@ def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
 def scratch_of(root: Path, plan: PlanName, backup_id: str) -> Iterator[Path]:
     """An empty directory for one request; the caller holds the plan's lock, so what is there is a dead worker's."""
     mine = root / plan
-    shutil.rmtree(mine, ignore_errors=True)
     directory = mine / backup_id
-    directory.mkdir(parents=True, mode=0o700)
+    try:
+        remove_tree(mine)
+        directory.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise TemporaryError(
+            f"scratch directory {directory} cannot be made: {error.strerror}",
+            hint="look at the disk of state_dir: room, rights, health",
+        ) from error
     try:
         yield directory
     finally:
-        shutil.rmtree(mine, ignore_errors=True)
+        try:
+            remove_tree(mine)
+        except OSError as error:
+            logger.warning("scratch_left_behind", path=str(mine), error=str(error), next="the plan's next backup tries")

@@ -48,7 +48,7 @@ class Worker:
         self._came = threading.Semaphore(0)
         self._events = SpoolEvents(spool, keep_events_days=1)
         self._intake = SpoolIntake(spool, worker="w", scan_seconds=30, keep_done_days=1, max_request_bytes=10_000)
-        gate = Gate(deliver=self._deliver, room=lambda: 1, wait_for_room=lambda _: True)
+        gate = Gate(deliver=self._deliver, room=lambda: 1)
         self._thread = threading.Thread(target=self._intake.run, args=(gate,))
         self._thread.start()
 

@@ -69,7 +69,7 @@ def work(spool, notes, die_at, settles):
             if touches == die_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    gate = Gate(deliver=deliver, room=lambda: 100, wait_for_room=lambda _: True)
+    gate = Gate(deliver=deliver, room=lambda: 100)
     thread = threading.Thread(target=intake.run, args=(gate,))
     sys.addaudithook(before_touch)
     thread.start()
@@ -231,7 +231,7 @@ def test_a_disk_that_refuses_is_said_once_and_survived(
 
     submit(spool, b'"x"', "x")
     intake = SpoolIntake(spool, worker="w", scan_seconds=30, keep_done_days=1, max_request_bytes=100)
-    gate = Gate(deliver=deliver, room=lambda: 1, wait_for_room=lambda _: True)
+    gate = Gate(deliver=deliver, room=lambda: 1)
     thread = threading.Thread(target=intake.run, args=(gate,))
     monkeypatch.setattr(os, "scandir", refuse)
     thread.start()
@@ -271,9 +271,7 @@ def test_a_file_that_cannot_be_read_does_not_hold_up_the_others(spool: Path, mon
         (spool / "tmp" / name).write_bytes(b"{}")
         (spool / "tmp" / name).rename(spool / "new" / name)
     intake = SpoolIntake(spool, worker="w", scan_seconds=0.2, keep_done_days=1, max_request_bytes=100)
-    thread = threading.Thread(
-        target=intake.run, args=(Gate(deliver=deliver, room=lambda: 9, wait_for_room=lambda _: True),)
-    )
+    thread = threading.Thread(target=intake.run, args=(Gate(deliver=deliver, room=lambda: 9),))
     thread.start()
     try:
         with lock:
@@ -304,7 +302,7 @@ def test_a_file_that_cannot_be_moved_is_left_alone_and_said_once(
     monkeypatch.setattr(os, "stat", refuse)
     (spool / "new" / "theirs").mkdir()
     intake = SpoolIntake(spool, worker="w", scan_seconds=0.05, keep_done_days=1, max_request_bytes=100)
-    gate = Gate(deliver=deliver, room=lambda: 9, wait_for_room=lambda _: True)
+    gate = Gate(deliver=deliver, room=lambda: 9)
     thread = threading.Thread(target=intake.run, args=(gate,))
     thread.start()
     try:

@@ -40,7 +40,7 @@ class Desk:
 
     def gate(self) -> Gate:
         """What the intake is given."""
-        return Gate(deliver=self._deliver, room=lambda: self.room, wait_for_room=lambda _: self.room > 0)
+        return Gate(deliver=self._deliver, room=lambda: self.room)
 
     def _deliver(self, delivery: Delivery) -> None:
         settlement = self.answer(delivery)

@@ -46,7 +46,7 @@ class Desk:
         self._arrived: queue.SimpleQueue[tuple[float, Delivery]] = queue.SimpleQueue()
         self.intake = QueueIntake(settings, node="desk", settle=settle, concurrency=min(room, 64))
         self.error: BaseException | None = None
-        self.gate = Gate(deliver=self._deliver, room=lambda: self.room, wait_for_room=lambda _: self.room > 0)
+        self.gate = Gate(deliver=self._deliver, room=lambda: self.room)
         self.thread = threading.Thread(target=self._run, name="intake")
 
     def take(self, seconds: float = 20) -> Delivery:

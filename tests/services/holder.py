@@ -18,7 +18,7 @@ def main(url: str, name: str, exchange: str, dead: str) -> None:
         sys.stdout.flush()
 
     settings = Queue(url=Secret(url), name=name, exchange=exchange, dead_letter_exchange=dead)
-    QueueIntake(settings, node="holder").run(Gate(deliver=hold, room=lambda: 1, wait_for_room=lambda _: True))
+    QueueIntake(settings, node="holder").run(Gate(deliver=hold, room=lambda: 1))
 
 
 if __name__ == "__main__":

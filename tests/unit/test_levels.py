@@ -12,6 +12,7 @@ from handlers.contract import BackupId
 from worker.levels import ChainBroken, LevelRefused, choose, levels_to_restore
 from worker.manifest import Counts, Manifest
 
+SCOPE = "0" * 64
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -28,6 +29,7 @@ def made(
             "plan": "web",
             "handler": "tar",
             "subject": "/srv/web",
+            "scope": SCOPE,
             "level": level,
             "parent": parent,
             "level_reason": "a test",
@@ -51,7 +53,7 @@ def by_id(*manifests: Manifest) -> dict[BackupId, Manifest]:
 
 def test_first_backup_of_a_plan_is_full() -> None:
     """There is nothing to build upon."""
-    choice = choose("auto", [], max_level=9)
+    choice = choose("auto", [], scope=SCOPE, max_level=9)
 
     assert (choice.level, choice.parent) == (0, None)
     assert "no set yet" in choice.reason
@@ -59,14 +61,14 @@ def test_first_backup_of_a_plan_is_full() -> None:
 
 def test_next_level_builds_on_the_newest_set() -> None:
     """One more than the newest."""
-    choice = choose("auto", CHAIN, max_level=9)
+    choice = choose("auto", CHAIN, scope=SCOPE, max_level=9)
 
     assert (choice.level, choice.parent) == (3, CHAIN[2])
 
 
 def test_highest_level_is_followed_by_a_full_one() -> None:
     """The plan limits how long a chain grows."""
-    choice = choose("auto", CHAIN, max_level=2)
+    choice = choose("auto", CHAIN, scope=SCOPE, max_level=2)
 
     assert choice.level == 0
     assert "highest" in choice.reason
@@ -74,13 +76,13 @@ def test_highest_level_is_followed_by_a_full_one() -> None:
 
 def test_full_is_full_whatever_is_there() -> None:
     """An explicit wish."""
-    assert choose("full", CHAIN, max_level=9).level == 0
-    assert choose(0, CHAIN, max_level=9).level == 0
+    assert choose("full", CHAIN, scope=SCOPE, max_level=9).level == 0
+    assert choose(0, CHAIN, scope=SCOPE, max_level=9).level == 0
 
 
 def test_lower_level_builds_on_its_predecessor_in_the_live_chain() -> None:
     """Level 1 again, on the same full backup."""
-    choice = choose(1, CHAIN, max_level=9)
+    choice = choose(1, CHAIN, scope=SCOPE, max_level=9)
 
     assert (choice.level, choice.parent) == (1, CHAIN[0])
 
@@ -88,20 +90,20 @@ def test_lower_level_builds_on_its_predecessor_in_the_live_chain() -> None:
 def test_level_beyond_the_next_is_refused() -> None:
     """It could not be restored."""
     with pytest.raises(LevelRefused, match="level 5 was asked for"):
-        choose(5, CHAIN, max_level=9)
+        choose(5, CHAIN, scope=SCOPE, max_level=9)
 
 
 def test_level_of_an_empty_plan_is_refused() -> None:
     """Only a full backup is possible."""
     with pytest.raises(LevelRefused, match="no set yet"):
-        choose(1, [], max_level=9)
+        choose(1, [], scope=SCOPE, max_level=9)
 
 
 def test_partial_set_is_never_built_upon() -> None:
     """What it could not read would be missing for ever."""
     partial = made("s4", 3, "s3", outcome="partial")
 
-    choice = choose("auto", [*CHAIN, partial], max_level=9)
+    choice = choose("auto", [*CHAIN, partial], scope=SCOPE, max_level=9)
 
     assert (choice.level, choice.parent) == (3, CHAIN[2])
     assert "partial" in choice.reason
@@ -109,15 +111,23 @@ def test_partial_set_is_never_built_upon() -> None:
 
 def test_partial_base_means_a_full_backup() -> None:
     """There is no complete set to build upon."""
-    choice = choose("auto", [made("s1", 0, outcome="partial")], max_level=9)
+    choice = choose("auto", [made("s1", 0, outcome="partial")], scope=SCOPE, max_level=9)
 
     assert choice.level == 0
     assert "partial" in choice.reason
 
 
+def test_other_options_mean_a_full_backup() -> None:
+    """What was excluded before would not be looked at again."""
+    choice = choose("auto", CHAIN, scope="1" * 64, max_level=9)
+
+    assert choice.level == 0
+    assert "options have changed" in choice.reason
+
+
 def test_missing_parent_means_a_full_backup() -> None:
     """Never a chain that cannot be restored."""
-    choice = choose("auto", [CHAIN[0], CHAIN[2]], max_level=9)
+    choice = choose("auto", [CHAIN[0], CHAIN[2]], scope=SCOPE, max_level=9)
 
     assert choice.level == 0
     assert "s2" in choice.reason
@@ -165,7 +175,7 @@ def test_whatever_happens_the_next_set_can_be_restored(
         if number in lost and sets:
             sets.pop(number % len(sets))
         try:
-            choice = choose(wish, sets, max_level=max_level)  # type: ignore[arg-type]
+            choice = choose(wish, sets, scope=SCOPE, max_level=max_level)  # type: ignore[arg-type]
         except LevelRefused:
             continue
         new = made(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -465,7 +465,7 @@ def test_request_that_kills_its_worker_is_given_up(bench: Bench) -> None:
     data = outcome(bench.work())
 
     assert data.outcome is Word.FAILED
-    assert "died 3 times" in (data.error or "")
+    assert "given up after 3 attempts" in (data.error or "")
     assert bench.handler.jobs == []
 
 
@@ -581,3 +581,140 @@ def test_nobody_needs_to_watch(bench: Bench) -> None:
     entry = bench.pipeline.work(RequestId("r1"), NoWatcher(), threading.Event())
 
     assert outcome(entry).outcome is Word.SUCCEEDED
+
+
+def test_redelivery_after_the_deadline_attaches(bench: Bench) -> None:
+    """It was allowed once: no second, contradicting outcome."""
+    body = asked(not_after=(bench.now + timedelta(minutes=1)).isoformat())
+    bench.accept(Message(body))
+    bench.now += timedelta(minutes=2)
+    bench.accept(Message(body, redelivered=True))
+    bench.journal.attempt(RequestId("r1"), now=bench.now)  # it had begun in time
+
+    data = outcome(bench.work())
+
+    assert data.outcome is Word.SUCCEEDED
+    assert bench.words() == ["started", "succeeded"]
+
+
+def test_request_that_waited_beyond_its_deadline_is_refused(bench: Bench) -> None:
+    """Too old a request is refused, not run, also where it was taken in in time."""
+    bench.accept(Message(asked(not_after=(bench.now + timedelta(minutes=1)).isoformat())))
+    bench.now += timedelta(minutes=2)
+
+    data = outcome(bench.work())
+
+    assert (data.outcome, data.exit_code) == (Word.REFUSED, 4)
+    assert bench.handler.jobs == []
+
+
+def test_held_redelivery_is_not_settled_before_the_outcome_is_out(tmp_path: Path) -> None:
+    """Concluded is not announced: should the disk go now, the broker is the only one who knows of it."""
+    bench = Bench(tmp_path, announced=True)
+    bench.accept(Message(asked()))
+    bench.work()
+    again = Message(asked(), redelivered=True)
+
+    bench.accept(again)
+
+    assert again.settled == []
+    bench.words()
+    assert bench.held is not None
+    bench.held.settle(RequestId("r1"))
+    assert again.settled == [(Settlement.ACCEPT, "")]
+
+
+def test_changed_options_mean_a_full_backup(bench: Bench) -> None:
+    """A level on top would miss what was left out before."""
+    bench.run(asked("r1"))
+    bench.options = TextOptions(scope="more")
+    bench.wire()
+    bench.now += timedelta(minutes=1)
+
+    data = bench.run(asked("r2"), "r2")
+
+    assert data.level == 0
+    assert "options have changed" in (data.level_reason or "")
+
+
+def test_duplicate_of_a_rotten_set_is_no_success(tmp_path: Path) -> None:
+    """Its maker may have died before it looked; the caller of this one gets no other answer."""
+    first, second = Bench(tmp_path / "a", node="n1"), Bench(tmp_path / "b", node="n2")
+    second.store = first.store
+    second.wire()
+    first.run(asked())
+    first.store.stream = lambda name, file: iter([b"rot"])  # type: ignore[method-assign]
+
+    data = second.run(asked())
+
+    assert (data.outcome, data.exit_code) == (Word.FAILED, 6)
+    assert len(list(first.store.names())) == 1
+
+
+def test_failure_after_the_commit_says_where_the_set_is(bench: Bench) -> None:
+    """It is listed, so nobody must be told that there is nothing."""
+    bench.store.stream = lambda name, file: _away()  # type: ignore[method-assign]
+    bench.accept(Message(asked()))
+    for _ in range(3):
+        entry = bench.work()
+
+    data = outcome(entry)
+    assert (data.outcome, data.exit_code, data.error) == (Word.FAILED, 7, "the store is away")
+    assert (data.stores, data.level, data.verified) == (("disk",), 0, "none")
+
+
+def _away() -> Iterator[bytes]:
+    raise TemporaryError("the store is away")
+    yield b""
+
+
+def test_verify_request_of_a_plan_with_a_damaged_manifest_fails(bench: Bench) -> None:
+    """It may be the newest: an older one being fine says nothing."""
+    bench.run(asked("r1"))
+    bench.now += timedelta(minutes=1)
+    bench.run(asked("r2"), "r2")
+    read = bench.store.read
+    newest = bench.journal.entry(RequestId("r2"))
+    assert newest is not None
+    bench.store.read = lambda name, file: b"{" if name.backup_id == newest.backup_id else read(name, file)  # type: ignore[method-assign]
+
+    data = bench.run(asked("r3", operation="verify"), "r3")
+
+    assert (data.outcome, data.exit_code) == (Word.FAILED, 6)
+
+
+def test_error_that_quotes_odd_bytes_is_an_outcome_all_the_same(bench: Bench) -> None:
+    """JSON does not take what is no UTF-8."""
+    bench.handler.during = raising(PermanentError("cannot read 'a\udcff'"))
+
+    data = bench.run(asked())
+
+    assert data.error == "cannot read 'a\\udcff'"
+
+
+def test_labels_of_the_plan_stand_against_those_of_a_message(bench: Bench) -> None:
+    """The operator's word is used for routing."""
+    bench.run(asked(labels={"team": "b"}))
+
+    (stored,) = bench.pipeline._around.catalog.sets(bench.store, WEB)
+    assert stored.manifest.labels == {"team": "a"}
+
+
+def test_draft_that_cannot_be_discarded_does_not_hide_the_error(bench: Bench) -> None:
+    """The sweep removes it; the caller hears what went wrong first."""
+    draft = bench.store.draft
+
+    def disk_gone() -> None:
+        raise TemporaryError("disk gone")
+
+    def stubborn(name: SetName) -> object:
+        made = draft(name)
+        made.discard = disk_gone  # type: ignore[method-assign]
+        return made
+
+    bench.store.draft = stubborn  # type: ignore[method-assign,assignment]
+    bench.handler.during = raising(PermanentError("no such directory"))
+
+    data = bench.run(asked())
+
+    assert data.error == "no such directory"

@@ -23,12 +23,12 @@ def asked(**data: object) -> BackupRequest:
 
 def test_configured_plan_is_allowed() -> None:
     """That is what it is configured for."""
-    assert authorise(asked(), plans=PLANS, reply_to_allowed=(), now=NOW) == Allowed(plan=PlanName("web"))
+    assert authorise(asked(), plans=PLANS, reply_to_allowed=(), now=NOW, known=False) == Allowed(plan=PlanName("web"))
 
 
 def test_unknown_plan_is_denied_without_naming_the_others() -> None:
     """The answer goes to whoever sent the message."""
-    verdict = authorise(asked(plan="db"), plans=PLANS, reply_to_allowed=(), now=NOW)
+    verdict = authorise(asked(plan="db"), plans=PLANS, reply_to_allowed=(), now=NOW, known=False)
 
     assert isinstance(verdict, Denied)
     assert "'db'" in verdict.reason
@@ -37,7 +37,9 @@ def test_unknown_plan_is_denied_without_naming_the_others() -> None:
 
 def test_request_past_its_deadline_is_denied() -> None:
     """Too old a request is refused, not run."""
-    verdict = authorise(asked(not_after=NOW - timedelta(seconds=1)), plans=PLANS, reply_to_allowed=(), now=NOW)
+    verdict = authorise(
+        asked(not_after=NOW - timedelta(seconds=1)), plans=PLANS, reply_to_allowed=(), now=NOW, known=False
+    )
 
     assert isinstance(verdict, Denied)
     assert "not_after" in verdict.reason
@@ -45,13 +47,13 @@ def test_request_past_its_deadline_is_denied() -> None:
 
 def test_request_before_its_deadline_is_allowed() -> None:
     """The deadline itself is still in time."""
-    assert isinstance(authorise(asked(not_after=NOW), plans=PLANS, reply_to_allowed=(), now=NOW), Allowed)
+    assert isinstance(authorise(asked(not_after=NOW), plans=PLANS, reply_to_allowed=(), now=NOW, known=False), Allowed)
 
 
 @pytest.mark.parametrize("queue", ["orders", "holdfast.replies", "amq.topic", "AMQ.GEN-1"])
 def test_answers_go_only_where_the_operator_allows(queue: str) -> None:
     """A message must not write into any queue it likes."""
-    verdict = authorise(asked(reply_to=queue), plans=PLANS, reply_to_allowed=ALLOWED, now=NOW)
+    verdict = authorise(asked(reply_to=queue), plans=PLANS, reply_to_allowed=ALLOWED, now=NOW, known=False)
 
     assert isinstance(verdict, Denied)
     assert not may_answer(asked(reply_to=queue), ALLOWED)
@@ -59,4 +61,20 @@ def test_answers_go_only_where_the_operator_allows(queue: str) -> None:
 
 def test_allowed_reply_queue() -> None:
     """By pattern."""
-    assert isinstance(authorise(asked(reply_to="amq.gen-x"), plans=PLANS, reply_to_allowed=ALLOWED, now=NOW), Allowed)
+    assert isinstance(
+        authorise(asked(reply_to="amq.gen-x"), plans=PLANS, reply_to_allowed=ALLOWED, now=NOW, known=False), Allowed
+    )
+
+
+def test_request_that_was_allowed_before_stays_allowed() -> None:
+    """A redelivery must not get a second outcome because its deadline passed, or its plan went, meanwhile."""
+    late = asked(plan="gone", not_after=NOW - timedelta(seconds=1))
+
+    assert isinstance(authorise(late, plans=PLANS, reply_to_allowed=(), now=NOW, known=True), Allowed)
+
+
+def test_even_a_known_request_is_answered_only_where_allowed() -> None:
+    """The reply queue is the delivery's, not the first one's."""
+    verdict = authorise(asked(reply_to="orders"), plans=PLANS, reply_to_allowed=ALLOWED, now=NOW, known=True)
+
+    assert isinstance(verdict, Denied)

@@ -97,6 +97,8 @@ def test_reply_to_of_the_body_wins() -> None:
         (event(data={"plan": "web", "level": "deep"}), "data.level"),
         (event(data=None), "data"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"id":"x","plan":"web","z":' + b"[" * 300 + b"]" * 300 + b"}", "taken apart"),
+        (event(data={"plan": "web"})[:-1] + b',"z":' + b"[" * 300 + b"]" * 300 + b"}", "taken apart"),
     ],
 )
 def test_what_is_no_request_is_refused_with_the_reason(body: bytes, complaint: str) -> None:

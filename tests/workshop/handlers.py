@@ -31,6 +31,7 @@ class TextOptions(BaseModel):
     text: str = "hello"
     unreadable: bool = False
     files: int = 1
+    scope: str = "all"
 
 
 class PreparedText:
@@ -85,6 +86,11 @@ class TextHandler:
     def subject(self, options: BaseModel) -> str:
         """Always the same."""
         return "a text"
+
+    def scope(self, options: BaseModel) -> str:
+        """What is left out."""
+        assert isinstance(options, TextOptions)
+        return options.scope
 
     def check(self, options: BaseModel) -> Sequence[str]:
         """All is well."""

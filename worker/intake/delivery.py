@@ -61,8 +61,6 @@ class Gate:
     """Hands over one delivery; returns when it is journalled or refused. Raises nothing but bugs."""
     room: Callable[[], int]
     """How many more requests the worker would begin now; 0 means bring nothing."""
-    wait_for_room: Callable[[float], bool]
-    """Blocks up to these seconds until there is room; says whether there is."""
 
 
 class Intake(Protocol):

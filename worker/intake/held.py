@@ -24,6 +24,11 @@ class HeldDeliveries:
         with self._mutex:
             self._held.setdefault(request_id, []).append(delivery)
 
+    def waiting(self) -> tuple[RequestId, ...]:
+        """The requests whose outcome is awaited."""
+        with self._mutex:
+            return tuple(self._held)
+
     def settle(self, request_id: RequestId) -> None:
         """The outcome is out: accept whatever is held for it."""
         with self._mutex:

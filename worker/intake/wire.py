@@ -134,7 +134,7 @@ def parse(
     if message_id is not None:
         document.setdefault("id", message_id)
     try:
-        plain = PlainRequest.model_validate_json(orjson.dumps(document))
+        plain = PlainRequest.model_validate_json(_encoded(document))
     except ValidationError as error:
         raise _refusal(error, document) from error
     data = RequestData.model_construct(**{name: getattr(plain, name) for name in RequestData.model_fields})
@@ -145,7 +145,7 @@ def parse(
 
 def _from_event(document: dict[str, object], reply_to: str | None, correlation_id: str | None) -> BackupRequest:
     try:
-        event = CloudEvent.model_validate_json(orjson.dumps(document))
+        event = CloudEvent.model_validate_json(_encoded(document))
     except ValidationError as error:
         raise _refusal(error, document) from error
     return BackupRequest(
@@ -155,6 +155,14 @@ def _from_event(document: dict[str, object], reply_to: str | None, correlation_i
         reply_to=event.data.reply_to or reply_to,
         correlation_id=correlation_id,
     )
+
+
+def _encoded(document: dict[str, object]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        # Reading takes deeper nesting than writing does.
+        raise MessageRefused(f"the message cannot be taken apart: {error}") from error
 
 
 def _clean(text: str | None) -> str | None:

@@ -38,7 +38,7 @@ PRUNE_ROWS = 1000
 class SqliteJournal:
     """A journal that survives kills, crashes and power cuts; any number of processes may share it."""
 
-    def __init__(self, path: Path, *, busy_seconds: float = 30.0) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float = 5.0) -> None:
         """Open the file, made where missing (its directory is not).
 
         Raises JournalUnavailable, JournalDamaged, or PermanentError for a file that a newer version made.

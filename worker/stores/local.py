@@ -23,12 +23,12 @@ from pathlib import Path
 from handlers.contract import BackupId, PlanName
 from handlers.tools.atomic import fsync_directory
 from handlers.tools.lock import Lock
+from handlers.tools.removal import remove_tree
 from worker.manifest import MANIFEST
 from worker.stores.disk_errors import require_root, store_error, translated
 from worker.stores.local_draft import DIRECTORY_MODE, OWNER_SUFFIX, LocalDraft, own_record
 from worker.stores.names import checked_name, checked_set
 from worker.stores.protocol import SetMissing, SetName, StoreRefused
-from worker.stores.removal import remove_tree
 
 CHUNK_BYTES = 4 << 20
 """What `stream` reads at once, and reads ahead while the chunk before is being worked on."""

@@ -26,11 +26,11 @@ from handlers.contract import Part
 from handlers.errors import HoldfastError
 from handlers.tools.atomic import fsync_directory, write_durable
 from handlers.tools.lock import Lock
+from handlers.tools.removal import remove_tree
 from worker.manifest import MANIFEST
 from worker.stores.disk_errors import require_root, store_error, translated
 from worker.stores.names import checked_files, checked_part
 from worker.stores.protocol import AlreadyCommitted, SetName, StoreRefused
-from worker.stores.removal import remove_tree
 
 OWNER_SUFFIX = ".owner"
 FILE_MODE = 0o400
