@@ -171,6 +171,9 @@ def test_worker_killed_in_the_middle_of_a_request_from_the_queue(
     wait_for(lambda: producer.waiting() == 0, what="the settled delivery")
 
 
+NO_SPOOL = {"enabled": False}
+
+
 def mutations(count: int) -> Iterator[bytes]:
     """Random bytes, and requests with something broken in them; never a request that would be worked on."""
     rng = random.Random(20261121)
@@ -209,7 +212,7 @@ def test_ten_thousand_random_messages_are_answered_and_dead_lettered(
 ) -> None:
     """No crash, nothing lost, and the worker still works afterwards."""
     count = 10_000
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue, log={"level": "error"})
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue, log={"level": "error"}, spool=NO_SPOOL)
     worker.start_quietly()
     wait_for(lambda: _declared(producer), what="the queue")
     producer.listen()
