@@ -83,7 +83,7 @@ def load(
     report_conflicts(below.tree, below.origins, report)
     settings = _validated(below, report)
     if settings is None or report.problems:
-        raise ConfigError(report.problems)
+        raise ConfigError(report.problems, tree=below.tree, origins=below.origins)
     return Loaded(settings=settings, file=chosen, digest=digest(settings), origins=below.origins)
 
 

@@ -51,8 +51,11 @@ class ConfigError(Exception):
 
     exit_code: ClassVar[int] = 2
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], *, tree: object = None, origins: Origins | None = None) -> None:
+        """`tree` is what was read, as far as it could be, so that others can look for further problems in it."""
         self.problems = tuple(problems)
+        self.tree = tree
+        self.origins = origins
         super().__init__(self.problems)
 
     def __str__(self) -> str:

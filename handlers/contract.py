@@ -196,6 +196,7 @@ class Restored:
     """What a restore brought back."""
 
     files: int
+    """Members that were applied; more than one for what changed between levels."""
     bytes_out: int
     bytes_read: int
     """Bytes read from the store."""

@@ -67,7 +67,12 @@ def open_stores(settings: Settings) -> Mapping[str, Store]:
 
 def open_catalog(settings: Settings) -> Catalog:
     """What is stored: all that `list`, `show`, `restore` and `verify` need; no journal, no state directory."""
-    return Catalog(open_stores(settings))
+    return Catalog(open_stores(settings), homes(settings))
+
+
+def homes(settings: Settings) -> Mapping[str, str]:
+    """The store that each plan writes to, by name."""
+    return {plan: settings.store_of(plan)[0] for plan in settings.plans}
 
 
 def open_journal(settings: Settings) -> Journal | None:
@@ -84,7 +89,7 @@ def build(loaded: Loaded, *, clock: Clock = system_clock) -> App:
     settings = loaded.settings
     stores = open_stores(settings)
     found = plans.build(loaded, stores)
-    catalog = Catalog(stores)
+    catalog = Catalog(stores, homes(settings))
     journal = _open_journal(settings.state_dir)
     held = HeldDeliveries() if settings.settle == "announced" else None
     sinks = _sinks(settings)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+
+from loguru import logger
 
 from handlers.contract import BackupId, Part, PlanName
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tools.checksum import checked
 from worker.levels import ChainBroken, levels_to_restore, newest
 from worker.manifest import MANIFEST, Manifest, decode
-from worker.stores.protocol import SetMissing, SetName, Store
+from worker.stores.protocol import SetMissing, SetName, Store, StoreUnavailable
+
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 class SetNotFound(PermanentError):
@@ -50,7 +55,7 @@ class StoredSet:
         """The whole part; raises IntegrityError at the end at the latest if it is not what the manifest tells of."""
         part = self._part(name)
         return checked(
-            self._present(name, self.store.stream(self.name, name)),
+            self._present(name),
             size_bytes=part.size_bytes,
             sha256=part.sha256,
             name=f"part {name} of set {self.name} in store {self.store.name}",
@@ -70,9 +75,9 @@ class StoredSet:
             raise IntegrityError(f"set {self.name} has no part {name}")
         return part
 
-    def _present(self, name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _present(self, name: str) -> Iterator[bytes]:
         try:
-            yield from chunks
+            yield from self.store.stream(self.name, name)
         except SetMissing as error:
             raise self._lost(name) from error
 
@@ -92,8 +97,15 @@ class Damaged:
 class Catalog:
     """The sets of all configured stores."""
 
-    def __init__(self, stores: Mapping[str, Store]) -> None:
+    def __init__(self, stores: Mapping[str, Store], homes: Mapping[str, str] = NOWHERE) -> None:
+        """`homes` names the store that each configured plan writes to."""
         self._stores = stores
+        self._homes = homes
+
+    def stores_of(self, plan: PlanName | None) -> Sequence[Store]:
+        """Where a plan's sets are: its own store; every store for a plan that is not configured, or for all plans."""
+        home = self._homes.get(plan) if plan is not None else None
+        return [self._stores[home]] if home is not None else list(self._stores.values())
 
     def look(self, store: Store, plan: PlanName | None = None) -> Iterator[StoredSet | Damaged]:
         """Every set of a store, in no order. A set that is expired meanwhile is left out."""
@@ -154,23 +166,44 @@ class Catalog:
     def find(self, text: str) -> StoredSet:
         """The set a person means: PLAN (its newest), a backup id or the start of one, or PLAN/ID.
 
-        Raises SetNotFound, or IntegrityError where the one that is meant has a damaged manifest.
+        A store that is away is passed over with a warning where the set is found in another one. Raises SetNotFound,
+        StoreUnavailable where the set may be in the store that is away, or IntegrityError where the one that is meant
+        has a damaged manifest, or nobody can tell which is the newest.
         """
         plan, slash, start = text.rpartition("/")
-        names = [
-            (store, name) for store in self._stores.values() for name in store.names(PlanName(plan) if slash else None)
-        ]
+        wanted = PlanName(plan) if slash else None
+        if not slash and text in self._homes:
+            wanted = PlanName(text)
+        names, away = self._names(wanted)
+        if not slash and any(name.plan == text for _, name in names):
+            return self._newest(PlanName(text), away)
         exact = [(store, name) for store, name in names if name.backup_id == start]
         matches = exact or [(store, name) for store, name in names if start and name.backup_id.startswith(start)]
-        if not slash and any(name.plan == text for _, name in names):
-            return self._newest(PlanName(text))
-        if not matches:
-            raise SetNotFound(f"no backup set {text!r}", hint="`holdfast list` shows what is stored")
         if len(matches) > 1:
             listed = ", ".join(sorted(f"{name} in {store.name}" for store, name in matches)[:10])
             raise SetNotFound(f"{text!r} fits {len(matches)} backup sets", hint=f"say which: {listed}")
-        return self.read(*matches[0])
+        if matches:
+            for error in away:
+                logger.warning("store_passed_over", error=str(error))
+            return self.read(*matches[0])
+        if away:
+            raise away[0]
+        if text in self._homes:
+            raise SetNotFound(f"plan {text} has no backup set yet")
+        raise SetNotFound(f"no backup set {text!r}", hint="`holdfast list` shows what is stored")
 
-    def _newest(self, plan: PlanName) -> StoredSet:
-        found = [stored for store in self._stores.values() if (stored := self.newest(store, plan)) is not None]
+    def _names(self, plan: PlanName | None) -> tuple[list[tuple[Store, SetName]], list[StoreUnavailable]]:
+        names: list[tuple[Store, SetName]] = []
+        away: list[StoreUnavailable] = []
+        for store in self.stores_of(plan):
+            try:
+                names += [(store, name) for name in store.names(plan)]
+            except StoreUnavailable as error:
+                away.append(error)
+        return names, away
+
+    def _newest(self, plan: PlanName, away: Sequence[StoreUnavailable]) -> StoredSet:
+        if away:
+            raise away[0]  # the newest may be there
+        found = [item for store in self.stores_of(plan) if (item := self.newest(store, plan)) is not None]
         return max(found, key=lambda stored: (stored.manifest.finished, stored.backup_id))

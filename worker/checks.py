@@ -189,7 +189,8 @@ def _spool(settings: Settings) -> Check:
             message=f"{path}: uid {os.geteuid()} may not use {', '.join(closed)}",
             hint="the spool belongs to the user that runs holdfast; producers join its group",
         )
-    waiting, refused = (len(list(directory.iterdir())) for directory in (directories.new, directories.failed))
+    waiting = len(list(directories.new.iterdir()))
+    refused = sum(1 for file in directories.failed.iterdir() if file.suffix != ".reason")
     message = f"{path}: {waiting} wait, {refused} were refused"
     if refused:
         return Check(

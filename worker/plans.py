@@ -9,7 +9,8 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from config.load import Loaded
-from config.problems import ConfigError, Problem
+from config.problems import ConfigError, Origins, Problem, shown_path
+from config.validation import problems_from_validation
 from handlers import registry
 from handlers.contract import Handler, PlanName
 from handlers.errors import PermanentError
@@ -25,30 +26,49 @@ def check(loaded: Loaded) -> Mapping[PlanName, tuple[Handler, BaseModel]]:
     found: dict[PlanName, tuple[Handler, BaseModel]] = {}
     problems: list[Problem] = []
     for name, plan in loaded.settings.plans.items():
-        try:
-            handler = registry.load(plan.handler)
-        except PermanentError as error:
-            problems.append(
-                Problem(
-                    path=f"plans.{name}.handler",
-                    message="no such handler is installed",
-                    value=repr(plan.handler),
-                    hint=error.hint,
-                    where=loaded.locate("plans", name, "handler"),
-                )
-            )
-            continue
-        try:
-            # As JSON, like the rest of the configuration: only there is "4" no number and "/srv" a path.
-            options = handler.Options.model_validate_json(orjson.dumps(dict(plan.options)), strict=True)
-        except ValidationError as error:
-            problems += loaded.problems(error, ("plans", name, "options"), handler.Options)
-            continue
-        if plan.enabled:
-            found[PlanName(name)] = handler, options
+        checked = _check_one(name, plan.handler, dict(plan.options), loaded.origins)
+        if isinstance(checked, list):
+            problems += checked
+        elif plan.enabled:
+            found[PlanName(name)] = checked
     if problems:
         raise ConfigError(problems)
     return MappingProxyType(found)
+
+
+def with_plans(error: ConfigError) -> ConfigError:
+    """The error together with the problems of the plans, as far as the tree that was read shows them."""
+    plans = error.tree.get("plans") if isinstance(error.tree, dict) else None
+    problems = list(error.problems)
+    if isinstance(plans, dict) and error.origins is not None:
+        for name, plan in plans.items():
+            match plan:
+                case {"handler": str(handler), **rest} if isinstance(options := rest.get("options", {}), dict):
+                    checked = _check_one(str(name), handler, options, error.origins)
+                    problems += checked if isinstance(checked, list) else []
+    return ConfigError(problems, tree=error.tree, origins=error.origins)
+
+
+def _check_one(
+    name: str, handler_name: str, options: Mapping[str, object], origins: Origins
+) -> tuple[Handler, BaseModel] | list[Problem]:
+    try:
+        handler = registry.load(handler_name)
+    except PermanentError as error:
+        return [
+            Problem(
+                path=shown_path(("plans", name, "handler")),
+                message="no such handler is installed",
+                value=repr(handler_name),
+                hint=error.hint,
+                where=origins.where(("plans", name, "handler")),
+            )
+        ]
+    try:
+        # As JSON, like the rest of the configuration: only there is "4" no number and "/srv" a path.
+        return handler, handler.Options.model_validate_json(orjson.dumps(options), strict=True)
+    except ValidationError as error:
+        return problems_from_validation(error, ("plans", name, "options"), origins, handler.Options)
 
 
 def build(loaded: Loaded, stores: Mapping[str, Store]) -> Mapping[PlanName, Plan]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loguru import logger
@@ -33,10 +35,16 @@ def restore(
     handler = registry.load(wanted.manifest.handler)
     made = _claim(target)
     try:
-        return handler.restore(chain, target, paths, control), chain
+        restored = handler.restore(chain, target, paths, control)
+        return replace(restored, files=_count(target)), chain
     except (HoldfastError, OSError, KeyboardInterrupt):
         _undo(target, made=made)
         raise
+
+
+def _count(target: Path) -> int:
+    """What is below target now. Levels hold a file that changed more than once, so their members say less."""
+    return sum(len(directories) + len(files) for _, directories, files in os.walk(target))
 
 
 def _claim(target: Path) -> bool:

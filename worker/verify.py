@@ -32,12 +32,13 @@ class RestoreDiffers(IntegrityError):
 def verify(catalog: Catalog, wanted: StoredSet, depth: Depth, scratch: Path, control: Control) -> None:
     """Check a set as deep as asked; returns when all is well.
 
-    `checksums` reads every part of this set from the store. `deep` also restores it (with the chain it builds on,
-    all of it read and checked) into `scratch`, and compares the tree with the set's index.
+    The sets it builds on must be there. `checksums` reads every part of this set from the store. `deep` also restores
+    it (with the chain it builds on, all of it read and checked) into `scratch`, and compares the tree with the index.
     Raises IntegrityError, ChainBroken or RestoreDiffers.
     """
     if depth == "none":
         return
+    catalog.chain(wanted)
     check_parts(wanted, control)
     if depth == "deep":
         restore_on_trial(catalog, wanted, scratch, control)

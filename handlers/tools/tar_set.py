@@ -38,10 +38,15 @@ class TarSet:
         """
         part = self._part(_DATA)
         stored = self._stream(part)
-        if part.frames is None:
-            yield from decompress_stream(stored, _codec(part))
-        else:
-            yield from decompress_frames(stored, self._table(part))
+        try:
+            if part.frames is None:
+                yield from decompress_stream(stored, _codec(part))
+            else:
+                yield from decompress_frames(stored, self._table(part))
+        except IntegrityError as error:
+            if str(self.name) in error.message:
+                raise
+            raise IntegrityError(f"set {self.name}, {part.name}: {error.message}", hint=error.hint) from error
 
     def index(self) -> Iterator[bytes]:
         """GNU tar's listing of the archive, see `tar_index`."""

@@ -212,7 +212,9 @@ def test_ten_thousand_random_messages_are_answered_and_dead_lettered(
 ) -> None:
     """No crash, nothing lost, and the worker still works afterwards."""
     count = 10_000
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue, log={"level": "error"}, spool=NO_SPOOL)
+    worker = hire(
+        tmp_path / "n1", subject, tmp_path / "store", queue=producer.queue, log={"level": "error"}, spool=NO_SPOOL
+    )
     worker.start_quietly()
     wait_for(lambda: _declared(producer), what="the queue")
     producer.listen()

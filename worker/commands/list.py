@@ -21,13 +21,13 @@ _HEAD = ("plan", "set", "level", "when", "files", "size", "outcome", "store")
 def list_sets(ctx: typer.Context, plan: OptionalPlanArgument = None, as_json: JsonOption = False) -> int:
     """List what is stored; a damaged manifest is listed as damaged and makes the exit code 6."""
     from handlers.contract import PlanName
-    from worker.app import open_catalog, open_stores
+    from worker.app import open_catalog
     from worker.catalog import Damaged, StoredSet
 
     settings = session.load(ctx).settings
     catalog = open_catalog(settings)
     wanted = PlanName(plan) if plan is not None else None
-    found = [item for store in open_stores(settings).values() for item in catalog.look(store, wanted)]
+    found = [item for store in catalog.stores_of(wanted) for item in catalog.look(store, wanted)]
     if plan is not None and not found:
         _require_known(settings, plan)
     readable = [item for item in found if isinstance(item, StoredSet)]

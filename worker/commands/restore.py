@@ -47,7 +47,7 @@ def restore(
         _tell_plan(catalog.chain(stored), path or (), as_json=as_json)
         return 0
     # Names are bytes: what the shell gave goes to the set's index as it is.
-    paths = [os.fsencode(text) for text in path or ()]
+    paths = [_relative(os.fsencode(text)) for text in path or ()]
     began = time.monotonic()
     with meter(wanted=not as_json) as shown:
         shown.begin(f"restore {stored.backup_id}")
@@ -73,6 +73,12 @@ def restore(
     levels = f"{console.many(len(chain), 'set')} (levels {chain[0].level} to {chain[-1].level})"
     console.out(f"  read    {console.size(restored.bytes_read)} from store {stored.store.name}, {levels}")
     return 0
+
+
+def _relative(path: bytes) -> bytes:
+    """As it lies below the subject: a person may well type the leading slash of `/etc` for a plan of `/`."""
+    steps = [step for step in path.split(b"/") if step]
+    return b"/".join(steps) if steps else path
 
 
 def _tell_plan(chain: Sequence[StoredSet], paths: Sequence[str], *, as_json: bool) -> None:

@@ -52,15 +52,15 @@ def given(ctx: typer.Context) -> Globals:
 def load(ctx: typer.Context) -> Loaded:
     """The configuration, with the log set up as it and the flags say; raises ConfigError with every problem of it."""
     from config.load import load as load_settings
-    from worker import telemetry
+    from config.problems import ConfigError
 
     options = given(ctx)
-    loaded = load_settings(options.config, flags={"log.level": options.log_level, "log.format": options.log_format})
-    if options.log_level is None and options.log_format is None:
-        log_for_a_person()
-    else:
-        telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
-    return loaded
+    try:
+        return load_settings(options.config, flags={"log.level": options.log_level, "log.format": options.log_format})
+    except ConfigError as error:
+        from worker.plans import with_plans
+
+        raise with_plans(error) from error
 
 
 def log_for_a_person() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,6 @@ from worker.commands import console, session
 from worker.commands.options import BackupArgument, JsonOption
 
 if TYPE_CHECKING:
-    from config.settings import Settings
     from worker.catalog import Catalog, Damaged, StoredSet
     from worker.commands.progress import MeterControl
     from worker.verify import Depth
@@ -50,18 +49,29 @@ def verify(
     catalog = open_catalog(loaded.settings)
     depth: Depth = "deep" if deep else "checksums"
     codes: list[int] = []
-    for item in _all_of(catalog, loaded.settings, backup) if every else [catalog.find(backup)]:
+    bad: set[str] = set()
+    for item in _all_of(catalog, backup) if every else [catalog.find(backup)]:
         with meter(wanted=not as_json) as shown, _scratch(scratch, loaded.settings.state_dir) as room:
             shown.begin(f"verify {item.name}")
-            code = _verify_one(catalog, item, depth, room, MeterControl(shown, cancelled), as_json=as_json)
+            control = MeterControl(shown, cancelled)
+            code = _verify_one(catalog, item, depth, room, control, bad, as_json=as_json)
         codes.append(code)
+        if code == IntegrityError.exit_code:
+            bad.add(item.name.backup_id)
         if code == 130:
             break
     return next((code for code in _SEVERITY if code in codes), max(codes, default=0))
 
 
 def _verify_one(
-    catalog: Catalog, item: StoredSet | Damaged, depth: Depth, scratch: Path, control: MeterControl, *, as_json: bool
+    catalog: Catalog,
+    item: StoredSet | Damaged,
+    depth: Depth,
+    scratch: Path,
+    control: MeterControl,
+    bad: Collection[str],
+    *,
+    as_json: bool,
 ) -> int:
     from worker import verify as verifying
     from worker.catalog import Damaged
@@ -71,6 +81,8 @@ def _verify_one(
     try:
         if isinstance(item, Damaged):
             raise item.error
+        if item.manifest.parent in bad:
+            raise IntegrityError(f"set {item.name} builds on {item.manifest.parent}, which is damaged")
         verifying.verify(catalog, item, depth, scratch, control)
     except HoldfastError as problem:
         error = problem
@@ -100,14 +112,20 @@ def _verify_one(
     return error.exit_code if error is not None else 0
 
 
-def _all_of(catalog: Catalog, settings: Settings, plan: str) -> Sequence[StoredSet | Damaged]:
+def _all_of(catalog: Catalog, plan: str) -> Sequence[StoredSet | Damaged]:
     from handlers.contract import PlanName
-    from worker.app import open_stores
 
-    found = [item for store in open_stores(settings).values() for item in catalog.look(store, PlanName(plan))]
+    name = PlanName(plan)
+    found = [item for store in catalog.stores_of(name) for item in catalog.look(store, name)]
     if not found:
         raise session.Usage(f"nothing is stored for a plan {plan!r}", hint="--all takes a plan; see `holdfast list`")
-    return sorted(found, key=lambda item: (item.store.name, item.name.backup_id))
+    return sorted(found, key=_parents_first)
+
+
+def _parents_first(item: StoredSet | Damaged) -> tuple[str, int, str]:
+    from worker.catalog import Damaged
+
+    return item.store.name, -1 if isinstance(item, Damaged) else item.level, item.name.backup_id
 
 
 @contextmanager
