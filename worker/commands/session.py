@@ -53,14 +53,21 @@ def load(ctx: typer.Context) -> Loaded:
     """The configuration, with the log set up as it and the flags say; raises ConfigError with every problem of it."""
     from config.load import load as load_settings
     from config.problems import ConfigError
+    from worker import telemetry
 
     options = given(ctx)
+    flags = {"log.level": options.log_level, "log.format": options.log_format}
     try:
-        return load_settings(options.config, flags={"log.level": options.log_level, "log.format": options.log_format})
+        loaded = load_settings(options.config, flags=flags)
     except ConfigError as error:
         from worker.plans import with_plans
 
         raise with_plans(error) from error
+    if options.log_level is None and options.log_format is None:
+        log_for_a_person()
+    else:
+        telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
+    return loaded
 
 
 def log_for_a_person() -> None:
