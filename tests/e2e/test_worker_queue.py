@@ -250,8 +250,10 @@ def _answer_id(body: bytes) -> str:
 
 
 def _declared(producer: Producer) -> bool:
+    # With a consumer, not only declared: before it is bound, what is published goes nowhere.
+    queue = kombu.Queue(producer.queue["name"], no_declare=True)(producer.connection.default_channel)
     try:
-        return producer.waiting() >= 0
+        return int(queue.queue_declare(passive=True).consumer_count) > 0
     except producer.connection.channel_errors:
         producer.connection.default_channel.close()
         producer.connection._default_channel = None
