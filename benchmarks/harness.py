@@ -67,7 +67,7 @@ def workplace() -> Iterator[Path]:
         yield Path(directory)
 
 
-def write_config(place: Path, tree: Path, **options: object) -> Path:
+def write_config(place: Path, tree: Path, *, verify: str = "checksums", **options: object) -> Path:
     """A configuration with one plan, `tree`, on a local store; nothing asks for it but the command line."""
     (place / "store").mkdir(exist_ok=True)
     file = place / "config.yaml"
@@ -76,7 +76,7 @@ def write_config(place: Path, tree: Path, **options: object) -> Path:
         "state_dir": str(place / "state"),
         "spool": {"enabled": False},
         "stores": {"disk": {"kind": "local", "path": str(place / "store")}},
-        "plans": {"tree": {"handler": "tar", "options": {"root": str(tree), **options}}},
+        "plans": {"tree": {"handler": "tar", "verify": verify, "options": {"root": str(tree), **options}}},
         "log": {"level": "warning"},
     }
     file.write_bytes(orjson.dumps(settings))  # JSON is YAML

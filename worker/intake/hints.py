@@ -28,10 +28,11 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 from watchdog.observers.inotify import InotifyEmitter
 from watchdog.observers.inotify_c import InotifyConstants, Mask
 
+from worker.mounts import file_system
+
 POLL_SECONDS = 2.0
 """How long a change may go unseen where the kernel does not tell of it."""
 
-_MOUNTS = Path("/proc/self/mountinfo")
 _REMOTE = re.compile(
     r"^(overlay|nfs4?|cifs|smb\w*|9p|virtiofs|fuse(\..+)?|ceph|afs|lustre|beegfs|gfs2|ocfs2|gpfs|vboxsf|vmhgfs|fakeowner)$"
 )
@@ -175,21 +176,8 @@ class _OverflowHandler(logging.Handler):
 
 def is_remote(directory: Path, mounts: str | None = None) -> bool:
     """Whether others may change this directory without the kernel telling us. `mounts` as in /proc/self/mountinfo."""
-    try:
-        table = _MOUNTS.read_text(errors="surrogateescape") if mounts is None else mounts
-    except OSError:
-        return True
-    where, kind = Path("/"), ""
-    real = directory.resolve()
-    for line in table.splitlines():
-        before, _, after = line.partition(" - ")
-        if len(before.split()) < 5 or not after:
-            continue
-        mount = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), before.split()[4]))
-        # Of two mounts on one point the later one is seen.
-        if real.is_relative_to(mount) and len(mount.parts) >= len(where.parts):
-            where, kind = mount, after.split()[0]
-    return _REMOTE.match(kind) is not None
+    kind = file_system(directory, mounts)
+    return kind is None or _REMOTE.match(kind) is not None
 
 
 def _identity(directory: Path) -> tuple[int, int] | None:
