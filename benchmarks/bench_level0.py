@@ -1,7 +1,7 @@
 """Level 0 of a real tree into a fsynced, verified set, against the bare pipelines with sync.
 
-Goals: zstd <= 1.15 x `tar | zstd -T0 -3`; gzip < `tar | pigz` and <= 1/4 of `tar czf`. The pipelines neither hash nor read
-back what they wrote; `verify: none` is measured too, which does the same work but for the hashing.
+Goals: zstd <= 1.15 x `tar | zstd -T0 -3`; gzip < `tar | pigz` and <= 1/4 of `tar czf`. The pipelines neither hash nor
+read back what they wrote; `verify: none` is measured too, which does the same work but for the hashing.
 """
 
 from __future__ import annotations
