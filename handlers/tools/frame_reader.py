@@ -10,7 +10,6 @@ import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
 
 from handlers.errors import IntegrityError
 from handlers.tools.codecs import Codec, Decoder, decode, decode_frame, decoder
@@ -169,20 +168,23 @@ def _content(codec: Codec, frame: Frame, data: bytes) -> bytes:
 
 
 class _Stored:
-    """Reads exact numbers of bytes from chunks of any size."""
+    """Reads exact numbers of bytes from chunks of any size; holds one chunk of the source at a time."""
 
     def __init__(self, source: Source) -> None:
-        self._chunks = chunks_of(source)
+        self._chunks = iter(chunks_of(source))
+        self._rest = memoryview(b"")
 
     def take(self, length: int) -> bytes:
         """The next length bytes; fewer only at the end."""
-        taken: list[bytes] = []
+        taken: list[memoryview] = []
         missing = length
-        for chunk in self._chunks:
-            taken.append(chunk[:missing])
-            if len(chunk) > missing:
-                self._chunks = chain([chunk[missing:]], self._chunks)
+        while missing:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+            taken.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
             missing -= len(taken[-1])
-            if not missing:
-                break
         return b"".join(taken)

@@ -7,10 +7,12 @@ import gzip
 import hashlib
 import io
 import lzma
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -349,3 +351,21 @@ def test_negative_ranges_are_refused() -> None:
         reader.read_at(-1, 5)
     with pytest.raises(ValueError, match="cannot read"):
         reader.read_at(5, -1)
+
+
+def test_many_frames_in_one_chunk_of_the_source_cost_no_memory() -> None:
+    """A store gives chunks of some MiB, which hold a hundred well compressed frames: none of it may pile up."""
+    table_out, out = io.BytesIO(), io.BytesIO()
+    with FrameWriter(out, codec=Codec.ZSTD, frame_bytes=1 << 16, table_out=table_out) as frames:
+        frames.write(os.urandom(1 << 15) * 2 * 256)
+    stored = out.getvalue()
+    table = FrameTable.parse([table_out.getvalue()])
+    tracemalloc.start()
+
+    for _ in decompress_frames([stored], table):
+        pass
+
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table) == 256
+    assert peak < len(stored)
