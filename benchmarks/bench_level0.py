@@ -10,7 +10,6 @@ from pathlib import Path
 
 from benchmarks.harness import MIB, Run, backup, forget, paired, real_tree, shell, workplace, write_config
 
-
 ZSTD = {"tar | zstd -T0 -3": "tar -C tree -cf - . | zstd -q -T0 -3 -f -o out && sync out"}
 GZIP = {
     "tar | pigz": "tar -C tree -cf - . | pigz >out && sync out",
