@@ -57,7 +57,8 @@ class Archiving:
             "--numeric-owner",
             *(["--sparse"] if self.sparse else []),
             "--xattrs" if self.xattrs else "--no-xattrs",
-            "--acls" if self.acls else "--no-acls",
+            # Access lists are extended attributes as well: `--no-acls` alone would keep them as such.
+            *(["--acls"] if self.acls else ["--no-acls", "--xattrs-exclude=system.posix_acl_*"]),
             *(["--one-file-system"] if self.one_file_system else []),
             "--verbose",
             "--verbose",

@@ -213,6 +213,21 @@ def test_hard_links_symlinks_holes_times_and_attributes_come_back(plan: Plan, su
     assert produced.bytes_in < 1 << 20
 
 
+@pytest.mark.parametrize(
+    ("options", "kept"), [({"acls": False}, {"user.key"}), ({"xattrs": False}, {"system.posix_acl_access"})]
+)
+def test_attributes_that_the_plan_leaves_out_are_left_out(
+    plan: Plan, subject: Path, options: dict[str, bool], kept: set[str]
+) -> None:
+    """Access lists do not slip in as extended attributes, nor the other way round."""
+    os.setxattr(subject / "plain", "user.key", b"value")
+    subprocess.run(["setfacl", "-m", "u:1234:r", subject / "plain"], check=True)
+
+    plan.back_up(**options)
+
+    assert set(os.listxattr(unpacked(plan) / "plain")) == kept
+
+
 @needs_root
 def test_file_capabilities_and_owners_come_back(plan: Plan, subject: Path) -> None:
     """A `ping` that lost its capability is a broken restore."""
