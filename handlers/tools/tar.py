@@ -15,6 +15,7 @@ from pathlib import Path
 from handlers.contract import FileProblem, ProblemKind, printable
 from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.process import Ended, run
+from handlers.tools.tar_quoting import unquoted
 
 PROGRAM = "tar"
 OLDEST = (1, 29)
@@ -145,8 +146,6 @@ Said = Noise | Fatal | Unknown | OfFile
 
 _PREFIX = re.compile(rb'(?:[^"\n]*/)?g?tar: ')
 _NAMED = re.compile(rb'"((?:[^"\\]|\\.)*)": (?:Warning: )?(.*)')
-_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
-_ESCAPED = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 _NOISE = re.compile(
     rb"Exiting with failure status due to previous errors|Error exit delayed from previous errors"
@@ -185,7 +184,10 @@ def meaning(line: bytes) -> Said:
         return Noise()
     named = _NAMED.fullmatch(text)
     if named is not None:
-        name = unquoted(named[1])
+        try:
+            name = unquoted(named[1])
+        except ValueError:
+            return Unknown(printable(text))
         if name == b"." or name.startswith(b"./"):
             return _of_file(name, named[2])
     shown = printable(text)
@@ -204,16 +206,6 @@ def _of_file(name: bytes, text: bytes) -> Said:
         return Fatal(f"the subject itself: {printable(text)}")
     path = printable(name.removeprefix(b"./"))
     return OfFile(FileProblem(kind=kind, path=path, detail=printable(text)), name)
-
-
-def unquoted(quoted: bytes) -> bytes:
-    """The name that GNU tar's quoting style `c` made this of, without the quotes around it."""
-    return _ESCAPE.sub(_plain, quoted) if b"\\" in quoted else quoted
-
-
-def _plain(found: re.Match[bytes]) -> bytes:
-    escape = found[1]
-    return bytes([int(escape, 8) & 0xFF]) if len(escape) == 3 else _ESCAPED.get(escape, escape)
 
 
 def require_archive(ended: Ended, *, fatal: Fatal | None, unknown: str | None, problems: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from handlers.errors import IntegrityError
+from handlers.tools.tar_quoting import unquoted
 
 _LINE = re.compile(
     rb"block (\d+): ([-dlhbcpC])([-r][-w][-xsS][-r][-w][-xsS][-r][-w][-xtT])[ *+.]? *(\d+)/(\d+) +(\d+)(?:,(\d+))? "
@@ -19,20 +20,6 @@ _LINE = re.compile(
     rb'(?: (?:->|link to) "((?:[^"\\]|\\.)*)")?'
 )
 _BRIEF = re.compile(rb'block (\d+): ([-dlhbcpC])[^"]*"((?:[^"\\]|\\.)*)"')
-_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
-_ESCAPED = {
-    b"a": b"\a",
-    b"b": b"\b",
-    b"f": b"\f",
-    b"n": b"\n",
-    b"r": b"\r",
-    b"t": b"\t",
-    b"v": b"\v",
-    b"\\": b"\\",
-    b'"': b'"',
-    b"?": b"?",
-    b" ": b" ",
-}
 _MAX_LINE_BYTES = 64 << 10
 """Two names of 4096 bytes, each byte as four characters, and room to spare."""
 
@@ -131,17 +118,10 @@ def _path(quoted: bytes) -> bytes:
 
 
 def _unquoted(quoted: bytes) -> bytes:
-    return _ESCAPE.sub(_meaning, quoted) if b"\\" in quoted else quoted
-
-
-def _meaning(found: re.Match[bytes]) -> bytes:
-    escape = found[1]
-    if len(escape) == 3:
-        return bytes([int(escape, 8) & 0xFF])
-    meaning = _ESCAPED.get(escape)
-    if meaning is None:
-        raise IntegrityError(f"index has an unknown escape {found[0]!r}")
-    return meaning
+    try:
+        return unquoted(quoted)
+    except ValueError as error:
+        raise IntegrityError(f"index has an {error}") from error
 
 
 _modes: dict[bytes, int] = {}
