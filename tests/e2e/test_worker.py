@@ -171,22 +171,6 @@ def test_accepted_request_survives_the_loss_of_everything_but_state_and_store(wo
     assert len(worker.sets()) == 1
 
 
-def test_events_that_nobody_took_are_sent_after_a_restart(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """With the ids they had: here the sink, a broker, is not there at first."""
-    from tests.services.server import free_port
-
-    queue = {"url": f"amqp://127.0.0.1:{free_port()}", "connect_timeout_seconds": 1}
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store", queue=queue)
-    worker.start()
-    worker.ask("r1")
-    worker.wait_outcome("r1")
-    worker.stop()
-
-    status = orjson.loads(worker.run("status", "--json").stdout)
-
-    assert status["unsent_events"] == 2
-
-
 def test_messages_that_are_no_requests_are_answered_and_kept(worker: Worker) -> None:
     """In `failed/`, with the reason beside them."""
     worker.ask("r1", plan="unknown")

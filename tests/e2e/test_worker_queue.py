@@ -171,6 +171,33 @@ def test_worker_killed_in_the_middle_of_a_request_from_the_queue(
     wait_for(lambda: producer.waiting() == 0, what="the settled delivery")
 
 
+def test_events_that_nobody_took_are_sent_after_a_restart(hire: Hire, tmp_path: Path, subject: Path) -> None:
+    """With the ids they had: the broker is not there when the backup is made, nor when the worker stops."""
+    server = RabbitMQ(tmp_path / "broker")
+    queue = {"url": server.url, "connect_timeout_seconds": 1}
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store", queue=queue)
+    worker.start()
+    worker.ask("r1")
+    worker.wait_outcome("r1")
+    assert worker.stop() == 0
+    assert orjson.loads(worker.run("status", "--json").stdout)["unsent_events"] == 2
+    server.start()
+    try:
+        late = Producer(server.url)
+        late.queue["events_exchange"] = "holdfast.events"
+        late.listen()
+
+        worker.start()
+
+        wait_for(lambda: len(late.read()) >= 2, what="the events of before")
+        assert [event["id"] for event in late.events] == [event["id"] for event in worker.events("r1")]
+        assert worker.outcomes("r1") == ["succeeded"]
+        assert worker.stop() == 0
+        late.connection.release()
+    finally:
+        server.stop()
+
+
 NO_SPOOL = {"enabled": False}
 
 
