@@ -1,4 +1,4 @@
-"""Keeps the journal in this process's memory, for tests and for commands that make one backup by hand."""
+"""Keeps the journal in memory, held to the same contract as the one on disk; tests work with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps backup sets in this process's memory, for tests and rehearsals."""
+"""Keeps backup sets in memory, held to the same contract as the stores on disk; tests work with it."""
 
 from __future__ import annotations
 
