@@ -6,11 +6,13 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from config.broker_url import accepted_url, with_password
+from config.hours import parse_hours
 from config.secrets import Secret
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9_-])?$"
@@ -30,6 +32,31 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def _hours(text: str) -> str:
+    try:
+        parse_hours(text)
+    except ValueError as error:
+        raise PydanticCustomError(
+            "setting", "{message}", {"message": str(error), "hint": "for instance `mon-fri 22:00-06:00`"}
+        ) from error
+    return text
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise PydanticCustomError(
+            "setting",
+            "{message}",
+            {
+                "message": f"no time zone {name!r} is known here",
+                "hint": "a name such as Europe/Berlin or UTC; the package tzdata brings the names",
+            },
+        ) from error
+    return name
+
+
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 PlanName = Name
 StoreName = Name
@@ -38,6 +65,7 @@ Seconds = Annotated[float, Field(ge=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 SomeSeconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 RequestBytes = Annotated[int, Field(ge=1_024, le=16_777_216)]
+HoursText = Annotated[str, AfterValidator(_hours)]
 AmqpName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=127)]
 
 
@@ -56,6 +84,8 @@ class Retry(Section):
     """The wait after the first failed attempt; it doubles with each further one."""
     max_delay_seconds: Seconds = 3_600.0
     """The longest wait between two attempts."""
+    patience_seconds: Seconds = 86_400.0
+    """How long a request waits for a store that is full or away; that uses up none of its attempts."""
 
 
 class Log(Section):
@@ -139,6 +169,17 @@ Store = LocalStore
 """Any kind of store. A second kind makes this a union, told apart by `kind`."""
 
 
+class Limits(Section):
+    """How much of the machine the work of a plan may take."""
+
+    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    """By how much the work's processor time stands back behind others': 0 not at all, 19 the most."""
+    io_class: Literal["normal", "low", "idle"] = "normal"
+    """How the work's disk access stands back: `low` behind others', `idle` only while nobody else wants the disk."""
+    bandwidth_bytes_per_second: Annotated[int, Field(ge=1_024)] | None = None
+    """How fast a backup is written to its store at most; by default as fast as it goes."""
+
+
 class Plan(Section):
     """What a request may ask for by name."""
 
@@ -156,6 +197,13 @@ class Plan(Section):
     """Free text for people and routing; copied into events and manifests."""
     enabled: bool = True
     """Whether requests for this plan are worked on; else they are refused."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 5
+    """Which of the accepted requests is worked on first: the one whose plan has the highest number."""
+    allowed_hours: tuple[HoursText, ...] = ()
+    """When a worker may begin this plan's requests, such as `22:00-06:00` or `sat,sun 00:00-24:00`; outside of these
+    hours they wait. By default always; what somebody starts with `holdfast backup` does not wait."""
+    limits: Limits = Limits()
+    """How much of the machine the work of this plan may take."""
 
 
 class Settings(Section):
@@ -167,8 +215,17 @@ class Settings(Section):
     """The directory of the journal, the locks and the scratch space; it must survive a restart."""
     concurrency: Annotated[int, Field(ge=1, le=64)] = 2
     """How many requests are worked on at once."""
+    handler_concurrency: Mapping[str, Annotated[int, Field(ge=1, le=64)]] = {}
+    """How many requests of one handler are worked on at once, by the handler's name; by default all of them."""
     max_accepted: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     """How many unfinished requests one worker may hold; it takes no more until one is done."""
+    accept_ahead: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """How many requests are accepted beyond those that can begin at once, so that priorities have a choice. What is
+    accepted is worked on by this worker alone."""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None
+    """The time zone of `allowed_hours`, such as `Europe/Berlin`; by default that of the machine."""
+    lease_seconds: Annotated[float, Field(ge=5, le=3_600)] = 60.0
+    """After how long without a sign of life another worker may take over a request on a shared store."""
     keep_requests_days: Days = 30
     """How long a concluded request is remembered; asked again meanwhile, it is answered with its old outcome."""
     settle: Literal["journalled", "announced"] = "journalled"

@@ -27,6 +27,8 @@ class TemporaryError(HoldfastError):
     """It may work later: the request is tried again, not before `retry_after` where that is given."""
 
     exit_code: ClassVar[int] = 7
+    uses_up_attempt: ClassVar[bool] = True
+    """False where the request has no share in it, for instance because its store is away: it waits, however often."""
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after: timedelta | None = None) -> None:
         super().__init__(message, hint=hint)

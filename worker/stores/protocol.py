@@ -17,6 +17,8 @@ from handlers.errors import PermanentError, TemporaryError
 class StoreUnavailable(TemporaryError):
     """The store is full, away or too slow: later it may work."""
 
+    uses_up_attempt = False
+
 
 class StoreRefused(PermanentError):
     """The store said no: a person must look."""
