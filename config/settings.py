@@ -50,7 +50,7 @@ def _time_zone(name: str) -> str:
             "setting",
             "{message}",
             {
-                "message": f"no time zone {name!r} is known here",
+                "message": "no time zone of this name is known here",
                 "hint": "a name such as Europe/Berlin or UTC; the package tzdata brings the names",
             },
         ) from error
@@ -85,7 +85,8 @@ class Retry(Section):
     max_delay_seconds: Seconds = 3_600.0
     """The longest wait between two attempts."""
     patience_seconds: Seconds = 86_400.0
-    """How long a request waits for a store that is full or away; that uses up none of its attempts."""
+    """How long a request waits for a store that is full or away; that uses up none of its attempts, unless this is 0.
+    `holdfast backup` is not as patient: there it counts as an attempt."""
 
 
 class Log(Section):

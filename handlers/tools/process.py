@@ -30,6 +30,7 @@ from types import TracebackType
 from typing import Self
 
 from handlers.errors import PermanentError, TemporaryError
+from handlers.tools.priority import carry_over
 
 PIPE = subprocess.PIPE
 """For stdin or stdout: a pipe of ours."""
@@ -141,6 +142,7 @@ class Program:
         self._pidfd = _pidfd(self._popen)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix=self.name)
         try:
+            carry_over(self._popen.pid)
             self._prepare_pipes()
         except BaseException:
             self.__exit__(None, None, None)
