@@ -29,6 +29,8 @@ class TemporaryError(HoldfastError):
     exit_code: ClassVar[int] = 7
     uses_up_attempt: ClassVar[bool] = True
     """False where the request has no share in it, for instance because its store is away: it waits, however often."""
+    in_other_hands: ClassVar[bool] = False
+    """True where somebody else works on the request just now: it has its outcome from there, and none from us yet."""
 
     def __init__(self, message: str, *, hint: str | None = None, retry_after: timedelta | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -13,7 +13,6 @@ from worker.stores.protocol import StoreRefused, StoreUnavailable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {
-    errno.EROFS: "the file system is read-only, often after a disk error: look in the kernel's log, then remount it",
     errno.EACCES: "the user that runs holdfast must own the store's directory",
     errno.EPERM: "the user that runs holdfast must own the store's directory; look for immutable attributes",
     errno.EXDEV: "a plan's directory must be on the same file system as the store's directory",
@@ -31,6 +30,9 @@ def store_error(error: OSError, store: str, path: Path) -> HoldfastError:
     code = error.errno
     if code in _FULL:
         return StoreUnavailable(what, hint="make room: free space or raise the quota, or keep fewer backups")
+    if code == errno.EROFS:
+        hint = "the file system is read-only, often after a disk error: look in the kernel's log, then remount it"
+        return StoreUnavailable(what, hint=hint)
     if code in _REFUSED:
         return StoreRefused(what, hint=_REFUSED[code])
     if code == errno.EIO:

@@ -3,6 +3,7 @@
     <path>/<plan>/<backup_id>/         a committed set: parts, small files, manifest.json
     <path>/.holdfast/drafts/           sets being written, see `worker.stores.local_draft`
     <path>/.holdfast/expired/          sets on their way out: whatever is here is removed by the next sweep
+    <path>/.holdfast/leases/           who makes which set, see `worker.stores.local_lease`
 
 Directories are 0700, files 0400: a backup holds private files, whatever the umask says. `rsync`, `tar` and `sha256sum`
 read it as the user of the worker or as root.
@@ -27,7 +28,8 @@ from handlers.tools.removal import remove_tree
 from worker.manifest import MANIFEST
 from worker.stores.disk_errors import require_root, store_error, translated
 from worker.stores.local_draft import DIRECTORY_MODE, OWNER_SUFFIX, LocalDraft, own_record
-from worker.stores.names import checked_name, checked_set
+from worker.stores.local_lease import LocalLeases
+from worker.stores.names import checked_lease, checked_name, checked_set
 from worker.stores.protocol import SetMissing, SetName, StoreRefused
 
 CHUNK_BYTES = 4 << 20
@@ -45,6 +47,7 @@ class LocalStore:
         self._path = path
         self._drafts = path / ".holdfast" / "drafts"
         self._expired = path / ".holdfast" / "expired"
+        self._leases = LocalLeases(name, path)
 
     @property
     def name(self) -> str:
@@ -132,8 +135,19 @@ class LocalStore:
             (target / MANIFEST).unlink(missing_ok=True)
             remove_tree(target)
 
+    def read_lease(self, name: SetName) -> bytes | None:
+        """The lease record of a set, None where there is none. Raises StoreUnavailable or StoreRefused."""
+        return self._leases.read(checked_set(name))
+
+    def swap_lease(self, name: SetName, old: bytes | None, new: bytes | None) -> bool:
+        """Put `new` in the place of `old`, only where the record is exactly `old`; says whether it did.
+
+        Raises StoreUnavailable or StoreRefused.
+        """
+        return self._leases.swap(checked_set(name), old, checked_lease(new))
+
     def sweep(self) -> int:
-        """Remove drafts whose owner is dead and sets whose expiry was cut short; says how many."""
+        """Remove drafts whose owner is dead, sets whose expiry was cut short, useless leases; says how many."""
         require_root(self._name, self._path)
         for record in self._listing(self._drafts):
             if record.endswith(OWNER_SUFFIX):
@@ -143,7 +157,7 @@ class LocalStore:
             with translated(self._name, self._expired / leftover):
                 remove_tree(self._expired / leftover)
             removed += 1
-        return removed
+        return removed + self._leases.sweep(self._is_committed)
 
     def free_bytes(self) -> int | None:
         """Room that is left for this user. Raises StoreUnavailable."""

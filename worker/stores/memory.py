@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from handlers.contract import Part, PlanName
 from worker.manifest import MANIFEST
-from worker.stores.names import checked_files, checked_name, checked_part, checked_set
+from worker.stores.names import checked_files, checked_lease, checked_name, checked_part, checked_set
 from worker.stores.protocol import AlreadyCommitted, SetMissing, SetName
 
 CHUNK_BYTES = 1 << 20
@@ -80,6 +80,7 @@ class MemoryStore:
     def __init__(self, name: str) -> None:
         self._name = name
         self._sets: dict[SetName, dict[str, bytes]] = {}
+        self._leases: dict[SetName, bytes] = {}
         self._lock = threading.Lock()
 
     @property
@@ -139,9 +140,30 @@ class MemoryStore:
         with self._lock:
             self._sets.pop(checked_set(name), None)
 
+    def read_lease(self, name: SetName) -> bytes | None:
+        """The lease record of a set, None where there is none."""
+        with self._lock:
+            return self._leases.get(checked_set(name))
+
+    def swap_lease(self, name: SetName, old: bytes | None, new: bytes | None) -> bool:
+        """Put `new` in the place of `old`, only where the record is exactly `old`; says whether it did."""
+        checked_lease(new)
+        with self._lock:
+            if self._leases.get(checked_set(name)) != old:
+                return False
+            if new is None:
+                self._leases.pop(name, None)
+            else:
+                self._leases[name] = new
+            return True
+
     def sweep(self) -> int:
-        """Nothing to do: a draft in memory dies with its writer."""
-        return 0
+        """Remove the leases of committed sets; a draft in memory dies with its writer."""
+        with self._lock:
+            useless = self._leases.keys() & self._sets.keys()
+            for name in useless:
+                del self._leases[name]
+        return len(useless)
 
     def free_bytes(self) -> int | None:
         """None: memory is shared with everybody else."""

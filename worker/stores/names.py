@@ -13,6 +13,7 @@ from worker.stores.protocol import SetName
 
 MAX_NAME_BYTES = 200
 """Room is left for what a store appends; file systems stop at 255."""
+MAX_LEASE_BYTES = 4096
 
 
 def checked_name(name: str) -> str:
@@ -44,3 +45,10 @@ def checked_files(names: Iterable[str], parts: Iterable[str]) -> None:
     taken = set(parts)
     for name in names:
         checked_part(name, taken)
+
+
+def checked_lease(record: bytes | None) -> bytes | None:
+    """The record, if it is a small one. Raises ValueError, also for an empty one: that stands for none in a store."""
+    if record is not None and not 0 < len(record) <= MAX_LEASE_BYTES:
+        raise ValueError(f"a lease record has 1 to {MAX_LEASE_BYTES} bytes, not {len(record)}")
+    return record

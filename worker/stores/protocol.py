@@ -93,8 +93,22 @@ class Store(Protocol):
     def expire(self, name: SetName) -> None:
         """Make the set not exist, manifest first; gone already is fine."""
 
+    def read_lease(self, name: SetName) -> bytes | None:
+        """The lease record of a set, committed or not; None where there is none."""
+
+    def swap_lease(self, name: SetName, old: bytes | None, new: bytes | None) -> bool:
+        """Put `new` in the place of `old` in one step, only where the record is exactly `old`; says whether it did.
+
+        None stands for no record, on both sides. False also where somebody else is changing the record right now.
+        Raises StoreUnavailable or StoreRefused: nobody knows then which of the two is there. A record need not survive
+        a power cut; what is left of it may be damaged. What it says is the business of `worker.lease` alone.
+        """
+
     def sweep(self) -> int:
-        """Remove what dead writers left behind, by their own records; never touches a living one. Says how many."""
+        """Remove what dead writers left behind, by their own records; never touches a living one. Says how many.
+
+        So it does with leases that are of no use any more, because their set is committed.
+        """
 
     def free_bytes(self) -> int | None:
         """Room that is left; None where the store has no such notion."""
