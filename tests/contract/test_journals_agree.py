@@ -17,6 +17,7 @@ from worker.intake.wire import BackupRequest, RequestData, RequestId
 from worker.journal.memory import MemoryJournal
 from worker.journal.protocol import Announcement, Caller, Journal
 from worker.journal.sqlite import SqliteJournal
+from worker.journal.standing import EVERY, Standing
 from worker.lifecycle import IllegalMove, State
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -24,6 +25,13 @@ IDS = st.sampled_from(["a", "b", "c"]).map(RequestId)
 PLANS = st.sampled_from(["photos", "photos", "letters"])
 REPLIES = st.sampled_from([None, "q", "r"])
 DELAYS = st.integers(min_value=-3, max_value=9).map(lambda seconds: timedelta(seconds=seconds))
+OUTCOMES = st.one_of(
+    st.binary(max_size=3),
+    st.sampled_from(
+        [b'{"outcome":"succeeded","exit_code":0}', b'{"outcome":"failed","exit_code":7}', b'{"outcome":"refused"}']
+    ),
+)
+STANDINGS = st.one_of(st.just(EVERY), st.frozensets(st.sampled_from(Standing)))
 SINKS = st.sampled_from(["queue", "spool"])
 EVENTS = st.lists(
     st.builds(
@@ -99,8 +107,14 @@ class Agreement(RuleBasedStateMachine):
         """Work has failed."""
         self.both(lambda journal: journal.postpone(name, until=self.now + delay, error=error, now=self.now))
 
-    @rule(name=IDS, outcome=st.binary(max_size=3), events=EVENTS)
-    def conclude(self, name: RequestId, outcome: bytes, events: list[Announcement]) -> None:
+    @rule(name=IDS, instead_of=IDS, plan=PLANS)
+    def begin_again(self, name: RequestId, instead_of: RequestId, plan: str) -> None:
+        """Somebody asks once more."""
+        request = BackupRequest(request_id=name, data=RequestData(plan=plan))
+        self.both(lambda journal: journal.begin_again(request, instead_of=instead_of, intake="manual", now=self.now))
+
+    @rule(name=IDS, outcome=OUTCOMES, events=EVENTS, idle=st.booleans())
+    def conclude(self, name: RequestId, outcome: bytes, events: list[Announcement], idle: bool) -> None:
         """Work is done."""
 
         def conclude(journal: Journal) -> object:
@@ -110,7 +124,8 @@ class Agreement(RuleBasedStateMachine):
                 told.extend(attached)
                 return events
 
-            return journal.conclude(name, outcome=outcome, announcements=remember, now=self.now), told
+            entry = journal.conclude(name, outcome=outcome, announcements=remember, now=self.now, idle=idle)
+            return entry, told
 
         self.both(conclude)
 
@@ -135,6 +150,24 @@ class Agreement(RuleBasedStateMachine):
         self.both(lambda journal: journal.runnable(self.now, limit=limit, busy=busy))
         self.both(lambda journal: journal.outbox(limit=limit, skip=sinks))
         self.both(lambda journal: journal.entries(limit=limit))
+
+    @rule(limit=st.integers(0, 2), standings=STANDINGS, plan=st.one_of(st.none(), PLANS.map(PlanName)))
+    def leaf(self, limit: int, standings: frozenset[Standing], plan: PlanName | None) -> None:
+        """Two pages are read."""
+
+        def read(journal: Journal) -> object:
+            page = journal.page(standings, limit=limit, plan=plan)
+            if page.older is None:
+                return page.entries
+            return [*page.entries, *journal.page(standings, limit=limit, plan=plan, before=page.older).entries]
+
+        self.both(read)
+
+    @rule(name=IDS, limit=st.integers(0, 2))
+    def look_at_one(self, name: RequestId, limit: int) -> None:
+        """All about one request."""
+        self.both(lambda journal: journal.callers(name, limit=limit))
+        self.both(lambda journal: journal.unsent(name, limit=limit))
 
     @invariant()
     def everything_is_the_same(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from handlers.errors import HoldfastError, PermanentError
 from handlers.tools.atomic import fsync_directory
 from worker.journal.protocol import JournalDamaged, JournalUnavailable
-from worker.journal.rows import APPLICATION_ID, SCHEMA, VERSION
+from worker.journal.rows import APPLICATION_ID, SCHEMA, UPGRADES, VERSION
 
 WAL_BYTES = 64 << 20
 """The write-ahead log is cut back to this after a burst."""
@@ -135,4 +135,9 @@ def _make_tables(connection: sqlite3.Connection, path: Path) -> None:
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+        version = 1
+    for earlier in range(version, VERSION):
+        for statement in UPGRADES[earlier]:
+            connection.execute(statement)
+    if version < VERSION:
         connection.execute(f"PRAGMA user_version={VERSION}")

@@ -9,7 +9,8 @@ from datetime import datetime
 
 from handlers.contract import PlanName
 from worker.intake.wire import BackupRequest, RequestId
-from worker.journal.protocol import Announcement, Attached, Beginning, Begun, Caller, Conflict, Entry, Known
+from worker.journal.protocol import Announcement, Attached, Beginning, Begun, Caller, Conflict, Entry, Known, Page
+from worker.journal.standing import EVERY, Standing
 from worker.lifecycle import IllegalMove, State, move
 
 _CONCLUDED = frozenset({State.CONCLUDED, State.ANNOUNCED})
@@ -22,10 +23,12 @@ class MemoryJournal:
         self._lock = threading.Lock()
         self._entries: dict[RequestId, Entry] = {}
         """In the order in which they were accepted."""
+        self._numbers: dict[RequestId, int] = {}
         self._callers: dict[RequestId, list[Caller]] = {}
         self._outbox: dict[tuple[str, str], Announcement] = {}
         """In the order in which to send."""
         self._sequence = 0
+        self._last_number = 0
 
     def begin(self, request: BackupRequest, *, intake: str, redelivered: bool, now: datetime) -> Beginning:
         """Take a request in, or find it there."""
@@ -43,6 +46,23 @@ class MemoryJournal:
             if not redelivered or caller not in (first, *attached):
                 attached.append(caller)
             return Attached(entry=entry)
+
+    def begin_again(self, request: BackupRequest, *, instead_of: RequestId, intake: str, now: datetime) -> Entry:
+        """Take in a request that asks for the same as one that has its outcome, which from then on names this one.
+
+        Raises IllegalMove, with nothing changed, where that one has no outcome, where another request that is still
+        known asked again for it, or where this request's id is taken.
+        """
+        with self._lock:
+            before = self._get(instead_of)
+            if before.outcome is None:
+                raise IllegalMove(f"request {instead_of} is {before.state}: it has no outcome yet")
+            if before.again in self._entries:
+                raise IllegalMove(f"request {instead_of} was asked again as {before.again}")
+            if request.request_id in self._entries:
+                raise IllegalMove(f"there is a request {request.request_id!r} already")
+            self._put(replace(before, again=RequestId(request.request_id)))
+            return self._accept(request, intake, now)
 
     def entry(self, request_id: RequestId) -> Entry | None:
         """The entry, if the request is known."""
@@ -107,15 +127,18 @@ class MemoryJournal:
         outcome: bytes,
         announcements: Callable[[Sequence[Caller]], Sequence[Announcement]],
         now: datetime,
+        idle: bool = False,
     ) -> Entry:
         """Fix the outcome and put its events in the outbox, in one step; straight to ANNOUNCED where there are none.
 
         `announcements` gets whoever attached, in that order; it must not call the journal, and when it raises, nothing
-        has changed.
+        has changed. With `idle`, raises IllegalMove where somebody may be working on the request.
         """
         with self._lock:
             entry = self._get(request_id)
             state = move(entry.state, State.CONCLUDED)
+            if idle and entry.attempt and entry.retry_at is None:
+                raise IllegalMove(f"attempt {entry.attempt} of request {request_id} has begun")
             self._put_in_outbox(announcements(tuple(self._callers[request_id])))
             self._callers[request_id].clear()
             if not self._waits_for_events(request_id):
@@ -145,6 +168,36 @@ class MemoryJournal:
         with self._lock:
             return list(reversed(self._entries.values()))[: max(limit, 0)]
 
+    def page(
+        self,
+        standings: frozenset[Standing] = EVERY,
+        *,
+        limit: int,
+        plan: PlanName | None = None,
+        before: int | None = None,
+    ) -> Page:
+        """Requests that stand so, newest first, from where an earlier page says on."""
+        with self._lock:
+            found = [
+                entry
+                for entry in reversed(self._entries.values())
+                if entry.standing in standings
+                and plan in (None, entry.plan)
+                and (before is None or self._numbers[entry.request_id] < before)
+            ][: max(limit, 0)]
+            full = found and len(found) == limit
+            return Page(entries=found, older=self._numbers[found[-1].request_id] if full else None)
+
+    def callers(self, request_id: RequestId, *, limit: int) -> Sequence[Caller]:
+        """Who attached to an unconcluded request, in that order."""
+        with self._lock:
+            return self._callers.get(request_id, [])[: max(limit, 0)]
+
+    def unsent(self, request_id: RequestId, *, limit: int) -> Sequence[Announcement]:
+        """The events that the request waits for before it is ANNOUNCED, oldest first."""
+        with self._lock:
+            return [item for item in self._outbox.values() if item.request_id == request_id][: max(limit, 0)]
+
     def prune(self, before: datetime) -> int:
         """Forget requests announced before then; says how many."""
         with self._lock:
@@ -154,7 +207,7 @@ class MemoryJournal:
                 if entry.state is State.ANNOUNCED and entry.updated < before
             ]
             for request_id in old:
-                del self._entries[request_id], self._callers[request_id]
+                del self._entries[request_id], self._callers[request_id], self._numbers[request_id]
             return len(old)
 
     def close(self) -> None:
@@ -174,6 +227,8 @@ class MemoryJournal:
             outcome=None,
         )
         self._callers[entry.request_id] = []
+        self._last_number += 1
+        self._numbers[entry.request_id] = self._last_number
         return self._put(entry)
 
     def _put(self, entry: Entry) -> Entry:

@@ -14,6 +14,7 @@ from typing import Protocol
 from handlers.contract import BackupId, PlanName
 from handlers.errors import PermanentError, TemporaryError
 from worker.intake.wire import BackupRequest, RequestId
+from worker.journal.standing import EVERY, Standing, standing
 from worker.lifecycle import State
 
 
@@ -52,6 +53,8 @@ class Entry:
     last_error: str | None
     outcome: bytes | None
     """The `data` of the outcome event as JSON, once concluded."""
+    again: RequestId | None = None
+    """The request that asks for the same once more, where somebody did after this one had its outcome."""
 
     @property
     def request_id(self) -> RequestId:
@@ -62,6 +65,11 @@ class Entry:
     def plan(self) -> PlanName:
         """The plan's name, typed."""
         return PlanName(self.request.data.plan)
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands, in few words."""
+        return standing(self.outcome, asked_again=self.again is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +104,15 @@ Beginning = Begun | Attached | Known | Conflict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of a long list, newest first."""
+
+    entries: Sequence[Entry]
+    older: int | None
+    """Where the next page begins; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """One event on its way to one place."""
 
@@ -118,6 +135,13 @@ class Journal(Protocol):
 
         Attached remembers the caller unless that caller is known already and `redelivered` is set: then it is the
         same delivery again, to be answered once.
+        """
+
+    def begin_again(self, request: BackupRequest, *, instead_of: RequestId, intake: str, now: datetime) -> Entry:
+        """Take in a request that asks for the same as one that has its outcome, which from then on names this one.
+
+        Raises IllegalMove, with nothing changed, where that one has no outcome, where another request that is still
+        known asked again for it, or where this request's id is taken.
         """
 
     def entry(self, request_id: RequestId) -> Entry | None:
@@ -151,11 +175,13 @@ class Journal(Protocol):
         outcome: bytes,
         announcements: Callable[[Sequence[Caller]], Sequence[Announcement]],
         now: datetime,
+        idle: bool = False,
     ) -> Entry:
         """Fix the outcome and put its events in the outbox, in one step.
 
         `announcements` is called inside that step with whoever attached since the request began, so that no caller
-        slips in between; straight to ANNOUNCED where it gives none.
+        slips in between; straight to ANNOUNCED where it gives none. With `idle`, raises IllegalMove where somebody
+        may be working on the request: an attempt has begun, and was not put off since.
         """
 
     def announce(self, announcements: Sequence[Announcement], *, now: datetime) -> None:
@@ -169,6 +195,22 @@ class Journal(Protocol):
 
     def entries(self, *, limit: int) -> Sequence[Entry]:
         """The newest entries, newest first, for people."""
+
+    def page(
+        self,
+        standings: frozenset[Standing] = EVERY,
+        *,
+        limit: int,
+        plan: PlanName | None = None,
+        before: int | None = None,
+    ) -> Page:
+        """Requests that stand so, newest first, from where an earlier page says on."""
+
+    def callers(self, request_id: RequestId, *, limit: int) -> Sequence[Caller]:
+        """Who attached to an unconcluded request, in that order."""
+
+    def unsent(self, request_id: RequestId, *, limit: int) -> Sequence[Announcement]:
+        """The events that the request waits for before it is ANNOUNCED, oldest first."""
 
     def prune(self, before: datetime) -> int:
         """Forget requests announced before then; says how many. The stores still know what they made."""

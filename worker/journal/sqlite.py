@@ -18,21 +18,25 @@ import orjson
 from handlers.contract import PlanName
 from worker.intake.wire import BackupRequest, RequestId
 from worker.journal.database import open_database, transaction, translated
-from worker.journal.protocol import Announcement, Attached, Beginning, Begun, Caller, Conflict, Entry, Known
+from worker.journal.protocol import Announcement, Attached, Beginning, Begun, Caller, Conflict, Entry, Known, Page
 from worker.journal.rows import (
     SELECT_ENTRY,
     SELECT_OUTBOX,
     SELECT_RUNNABLE,
+    SELECT_UNSENT,
     EntryRow,
     announcement_of,
     entry_of,
     moment,
+    select_page,
     ticks,
 )
+from worker.journal.standing import EVERY, Standing
 from worker.lifecycle import IllegalMove, State, move
 
 PRUNE_ROWS = 1000
 """Forgotten in one transaction, so that a large prune does not keep others waiting."""
+_AFTER_ALL = 2**63 - 1
 
 
 class SqliteJournal:
@@ -52,21 +56,7 @@ class SqliteJournal:
         with self._writing() as db:
             entry = _find(db, RequestId(request.request_id))
             if entry is None:
-                db.execute(
-                    "INSERT INTO requests (request_id, plan, backup_id, request, intake, state, accepted, updated)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        request.request_id,
-                        request.data.plan,
-                        request.backup_id,
-                        request.model_dump_json(),
-                        intake,
-                        State.ACCEPTED.value,
-                        ticks(now),
-                        ticks(now),
-                    ),
-                )
-                return Begun(entry=_get(db, RequestId(request.request_id)))
+                return Begun(entry=_take_in(db, request, intake, now))
             if entry.request.content_digest != request.content_digest:
                 return Conflict(entry=entry)
             if entry.outcome is not None:
@@ -78,6 +68,23 @@ class SqliteJournal:
                     (request.request_id, caller.reply_to, caller.correlation_id),
                 )
             return Attached(entry=entry)
+
+    def begin_again(self, request: BackupRequest, *, instead_of: RequestId, intake: str, now: datetime) -> Entry:
+        """Take in a request that asks for the same as one that has its outcome, which from then on names this one.
+
+        Raises IllegalMove, with nothing changed, where that one has no outcome, where another request that is still
+        known asked again for it, or where this request's id is taken.
+        """
+        with self._writing() as db:
+            before = _get(db, instead_of)
+            if before.outcome is None:
+                raise IllegalMove(f"request {instead_of} is {before.state}: it has no outcome yet")
+            if before.again is not None and _find(db, before.again) is not None:
+                raise IllegalMove(f"request {instead_of} was asked again as {before.again}")
+            if _find(db, RequestId(request.request_id)) is not None:
+                raise IllegalMove(f"there is a request {request.request_id!r} already")
+            db.execute("UPDATE requests SET again = ? WHERE request_id = ?", (request.request_id, instead_of))
+            return _take_in(db, request, intake, now)
 
     def entry(self, request_id: RequestId) -> Entry | None:
         """The entry, if the request is known."""
@@ -154,14 +161,18 @@ class SqliteJournal:
         outcome: bytes,
         announcements: Callable[[Sequence[Caller]], Sequence[Announcement]],
         now: datetime,
+        idle: bool = False,
     ) -> Entry:
         """Fix the outcome and put its events in the outbox, in one step; straight to ANNOUNCED where there are none.
 
         `announcements` gets whoever attached, in that order; it must not call the journal, and when it raises, nothing
-        has changed.
+        has changed. With `idle`, raises IllegalMove where somebody may be working on the request.
         """
         with self._writing() as db:
-            state = move(_get(db, request_id).state, State.CONCLUDED)
+            entry = _get(db, request_id)
+            state = move(entry.state, State.CONCLUDED)
+            if idle and entry.attempt and entry.retry_at is None:
+                raise IllegalMove(f"attempt {entry.attempt} of request {request_id} has begun")
             _put_in_outbox(db, announcements(_attached(db, request_id)))
             db.execute("DELETE FROM attachments WHERE request_id = ?", (request_id,))
             if not _waits_for_events(db, request_id):
@@ -203,6 +214,36 @@ class SqliteJournal:
             rows = db.execute(SELECT_ENTRY + " ORDER BY sequence DESC LIMIT ?", (max(limit, 0),))
             return [entry_of(row) for row in rows]
 
+    def page(
+        self,
+        standings: frozenset[Standing] = EVERY,
+        *,
+        limit: int,
+        plan: PlanName | None = None,
+        before: int | None = None,
+    ) -> Page:
+        """Requests that stand so, newest first, from where an earlier page says on."""
+        if limit <= 0 or not standings:
+            return Page(entries=(), older=None)
+        with self._reading() as db:
+            rows = db.execute(
+                select_page(standings),
+                {"limit": limit, "plan": plan, "before": _AFTER_ALL if before is None else before},
+            ).fetchall()
+        older = rows[-1][0] if len(rows) == limit else None
+        return Page(entries=[entry_of(row[1:]) for row in rows], older=older)
+
+    def callers(self, request_id: RequestId, *, limit: int) -> Sequence[Caller]:
+        """Who attached to an unconcluded request, in that order."""
+        with self._reading() as db:
+            return _attached(db, request_id, limit=max(limit, 0))
+
+    def unsent(self, request_id: RequestId, *, limit: int) -> Sequence[Announcement]:
+        """The events that the request waits for before it is ANNOUNCED, oldest first."""
+        with self._reading() as db:
+            rows = db.execute(SELECT_UNSENT, (request_id, max(limit, 0)))
+            return [announcement_of(row) for row in rows]
+
     def prune(self, before: datetime) -> int:
         """Forget requests announced before then; says how many. If we die half way, the rest is for the next time."""
         forgotten = 0
@@ -233,6 +274,24 @@ class SqliteJournal:
             yield self._connection
 
 
+def _take_in(db: sqlite3.Connection, request: BackupRequest, intake: str, now: datetime) -> Entry:
+    db.execute(
+        "INSERT INTO requests (request_id, plan, backup_id, request, intake, state, accepted, updated)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            request.request_id,
+            request.data.plan,
+            request.backup_id,
+            request.model_dump_json(),
+            intake,
+            State.ACCEPTED.value,
+            ticks(now),
+            ticks(now),
+        ),
+    )
+    return _get(db, RequestId(request.request_id))
+
+
 def _find(db: sqlite3.Connection, request_id: RequestId) -> Entry | None:
     row: EntryRow | None = db.execute(SELECT_ENTRY + " WHERE request_id = ?", (request_id,)).fetchone()
     return None if row is None else entry_of(row)
@@ -260,9 +319,10 @@ def _knows(db: sqlite3.Connection, entry: Entry, caller: Caller) -> bool:
     return caller == first or caller in _attached(db, entry.request_id)
 
 
-def _attached(db: sqlite3.Connection, request_id: RequestId) -> list[Caller]:
+def _attached(db: sqlite3.Connection, request_id: RequestId, *, limit: int = -1) -> list[Caller]:
     rows = db.execute(
-        "SELECT reply_to, correlation_id FROM attachments WHERE request_id = ? ORDER BY sequence", (request_id,)
+        "SELECT reply_to, correlation_id FROM attachments WHERE request_id = ? ORDER BY sequence LIMIT ?",
+        (request_id, limit),
     )
     return [Caller(reply_to=reply_to, correlation_id=correlation_id) for reply_to, correlation_id in rows]
 
