@@ -6,11 +6,14 @@ so that the command line starts fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta, tzinfo
 from functools import partial
 from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from tzlocal import get_localzone
 
 from config.load import Loaded
 from config.settings import LocalStore as LocalStoreSettings
@@ -23,16 +26,19 @@ from worker.announcer import Announcer, EventSink
 from worker.catalog import Catalog
 from worker.daemon import Daemon
 from worker.disposition import RetryPolicy
+from worker.identity import state_id
 from worker.intake.delivery import Intake
 from worker.intake.held import HeldDeliveries
 from worker.intake.wire import RequestId
 from worker.journal.protocol import Entry, Journal
 from worker.journal.sqlite import SqliteJournal
+from worker.lease import Leases
 from worker.lifecycle import State
 from worker.outbox import EventWatcher, Outbox
-from worker.pipeline import Pipeline, Rules
-from worker.scheduler import Scheduler
+from worker.pipeline import Configured, Pipeline, Rules
+from worker.scheduler import Scheduler, Slots
 from worker.steps import Plan, Surroundings
+from worker.store_watch import StoreWatch
 from worker.stores.local import LocalStore
 from worker.stores.protocol import Store
 
@@ -44,11 +50,12 @@ class App:
     """A worker's parts, wired; close it to let go of the journal and of connections."""
 
     settings: Settings
+    clock: Clock
     journal: Journal
     stores: Mapping[str, Store]
-    catalog: Catalog
-    plans: Mapping[PlanName, Plan]
-    around: Surroundings
+    store_watch: StoreWatch
+    configured: Configured
+    """What the pipeline began with; a reload gives it another one."""
     outbox: Outbox
     announcer: Announcer
     pipeline: Pipeline
@@ -81,15 +88,16 @@ def open_journal(settings: Settings) -> Journal | None:
     return SqliteJournal(path) if path.exists() else None
 
 
-def build(loaded: Loaded, *, clock: Clock = system_clock) -> App:
+def build(loaded: Loaded, *, clock: Clock = system_clock, attended: bool = False) -> App:
     """The parts that work on requests. Creates the state directory where it is missing.
+
+    `attended` says that somebody waits: then a store that is away fails soon.
 
     Raises ConfigError with every problem of the plans, PermanentError where the state directory cannot be used.
     """
     settings = loaded.settings
     stores = open_stores(settings)
     found = plans.build(loaded, stores)
-    catalog = Catalog(stores, homes(settings))
     journal = _open_journal(settings.state_dir)
     held = HeldDeliveries() if settings.settle == "announced" else None
     sinks = _sinks(settings)
@@ -101,43 +109,79 @@ def build(loaded: Loaded, *, clock: Clock = system_clock) -> App:
         clock=clock,
         wake=announcer.wake,
     )
-    around = Surroundings(
-        catalog=catalog,
-        node=settings.node,
-        scratch=settings.state_dir / "scratch",
-        config_digest=loaded.digest,
-        clock=clock,
+    watch = StoreWatch(
+        clock,
+        first_rest=timedelta(seconds=settings.retry.first_delay_seconds),
+        longest_rest=timedelta(seconds=settings.retry.max_delay_seconds),
     )
+    leases = Leases(node=settings.node, state=state_id(settings.state_dir), lease_seconds=settings.lease_seconds)
+    rules = _configured(loaded, stores, found, clock, leases)
+    if attended:
+        rules = replace(rules, rules=replace(rules.rules, retry=replace(rules.rules.retry, patience=timedelta())))
+    return App(
+        settings=settings,
+        clock=clock,
+        journal=journal,
+        stores=stores,
+        store_watch=watch,
+        configured=rules,
+        outbox=outbox,
+        announcer=announcer,
+        pipeline=Pipeline(rules, journal=journal, outbox=outbox, stores=watch, held=held),
+        held=held,
+    )
+
+
+def configured(loaded: Loaded, app: App) -> Configured:
+    """What a configuration that was read later has to say about requests. Raises ConfigError like `build`."""
+    stores = open_stores(loaded.settings)
+    new = _configured(loaded, stores, plans.build(loaded, stores), app.clock, app.configured.around.leases)
+    # The node's name and the state directory are those that the worker began with, whatever the file says now.
+    begun_with = app.configured.around
+    return replace(new, around=replace(new.around, node=begun_with.node, scratch=begun_with.scratch))
+
+
+def _configured(
+    loaded: Loaded, stores: Mapping[str, Store], found: Mapping[PlanName, Plan], clock: Clock, leases: Leases
+) -> Configured:
+    settings = loaded.settings
     retry = RetryPolicy(
         attempts=settings.retry.attempts,
         first_delay=timedelta(seconds=settings.retry.first_delay_seconds),
         max_delay=timedelta(seconds=settings.retry.max_delay_seconds),
+        patience=timedelta(seconds=settings.retry.patience_seconds),
+    )
+    around = Surroundings(
+        catalog=Catalog(stores, homes(settings)),
+        node=settings.node,
+        scratch=settings.state_dir / "scratch",
+        config_digest=loaded.digest,
+        clock=clock,
+        leases=leases,
     )
     allowed = settings.queue.reply_to_allowed if settings.queue else ()
-    pipeline = Pipeline(
-        journal=journal,
-        outbox=outbox,
-        plans=found,
-        rules=Rules(retry=retry, reply_to_allowed=allowed),
-        around=around,
-        held=held,
-    )
-    return App(
-        settings=settings,
-        journal=journal,
-        stores=stores,
-        catalog=catalog,
-        plans=found,
-        around=around,
-        outbox=outbox,
-        announcer=announcer,
-        pipeline=pipeline,
-        held=held,
+    return Configured(plans=found, rules=Rules(retry=retry, reply_to_allowed=allowed), around=around)
+
+
+def slots(settings: Settings) -> Slots:
+    """How much a worker does at once."""
+    return Slots(
+        concurrency=settings.concurrency,
+        handlers=settings.handler_concurrency,
+        max_accepted=settings.max_accepted,
+        accept_ahead=settings.accept_ahead,
+        zone=zone_of(settings),
     )
 
 
-def build_daemon(app: App) -> Daemon:
-    """The worker that `holdfast run` runs. Raises PermanentError where no intake is configured."""
+def build_daemon(app: App, load: Callable[[], Loaded]) -> Daemon:
+    """The worker that `holdfast run` runs; `load` reads the configuration again when it is told to.
+
+    Raises PermanentError where no intake is configured.
+    """
+    from worker.health import HealthFile
+    from worker.reload import Reload
+
     settings = app.settings
     intakes = _intakes(settings)
     if not intakes:
@@ -159,9 +203,10 @@ def build_daemon(app: App) -> Daemon:
         journal=app.journal,
         pipeline=app.pipeline,
         state_dir=settings.state_dir,
-        clock=app.around.clock,
-        concurrency=settings.concurrency,
-        max_accepted=settings.max_accepted,
+        clock=app.clock,
+        slots=slots(settings),
+        plans=app.configured.plans,
+        stores=app.store_watch,
         watcher=partial(_watcher, app),
         on_room=on_room,
         on_bug=on_bug,
@@ -174,7 +219,10 @@ def build_daemon(app: App) -> Daemon:
         held=app.held,
         drain=timedelta(seconds=settings.drain_seconds),
         is_announced=partial(_is_announced, app.journal),
-        forget=lambda: app.journal.prune(app.around.clock() - timedelta(days=settings.keep_requests_days)),
+        forget=lambda: app.journal.prune(app.clock() - timedelta(days=settings.keep_requests_days)),
+        health=HealthFile(settings.state_dir, settings.node, app.clock()),
+        store_watch=app.store_watch,
+        reload=Reload(load, app, scheduler).reload,
     )
     return daemon
 
@@ -192,6 +240,18 @@ def _is_announced(journal: Journal, request_id: RequestId) -> bool:
     """Also where the journal has forgotten the request, which it does only after that."""
     entry = journal.entry(request_id)
     return entry is None or entry.state is State.ANNOUNCED
+
+
+def zone_of(settings: Settings) -> tzinfo:
+    """The time zone that the plans' hours are told in. Raises PermanentError where the machine's own is unknown."""
+    if settings.time_zone is not None:
+        return ZoneInfo(settings.time_zone)
+    try:
+        return get_localzone()
+    except (ValueError, KeyError, OSError) as error:
+        raise PermanentError(
+            f"the time zone of this machine is unknown: {error}", hint="set time_zone, for instance to UTC"
+        ) from error
 
 
 def _open_journal(state_dir: Path) -> Journal:

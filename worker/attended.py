@@ -14,7 +14,9 @@ from worker.app import App
 from worker.control import Watcher
 from worker.events import EventData, ExitCode
 from worker.intake.wire import BackupRequest
+from worker.lifecycle import IllegalMove
 from worker.scheduler import plan_lock
+from worker.steps import take_limits
 
 POLL_SECONDS = 0.2
 
@@ -36,15 +38,20 @@ def run_now(
     app.pipeline.require_allowed(request)
     # The lock first: a request in the journal that nobody works on is taken by whoever holds the plan next.
     with _hold(app, request, cancelled, on_wait):
+        take_limits(app.configured.plans[PlanName(request.data.plan)])  # this process is here for nothing else
         entry = app.pipeline.begin_manual(request)
         while entry.outcome is None and not cancelled.is_set():
             if entry.retry_at is not None:
-                on_wait(
-                    f"attempt {entry.attempt} failed: {entry.last_error}; next try at {entry.retry_at:%H:%M:%S} UTC"
-                )
-                _wait_until(app.around.clock, entry.retry_at, cancelled)
-            if not cancelled.is_set():
-                entry = app.pipeline.work(entry.request_id, watcher, cancelled)
+                what = f"attempt {entry.attempt} failed: " if entry.attempt else ""
+                on_wait(f"{what}{entry.last_error}; next try at {entry.retry_at:%H:%M:%S} UTC")
+                _wait_until(app.clock, entry.retry_at, cancelled)
+            try:
+                if not cancelled.is_set():
+                    entry = app.pipeline.work(entry.request_id, watcher, cancelled)
+                else:
+                    entry = app.pipeline.give_up(entry, Cancelled("interrupted"), ExitCode.INTERRUPTED)
+            except IllegalMove:
+                entry = app.journal.entry(entry.request_id) or entry  # somebody dropped it while we waited
         if entry.outcome is None:
             entry = app.pipeline.give_up(entry, Cancelled("interrupted"), ExitCode.INTERRUPTED)
     app.announcer.flush()

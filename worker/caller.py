@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from config.settings import Settings
 from handlers.errors import PermanentError
 from worker.events import EventData
-from worker.intake.wire import REQUEST_TYPE, CloudEvent, RequestData
+from worker.intake.wire import REQUEST_TYPE, CloudEvent, RequestData, parse
+from worker.policy import may_answer
 
 Way = Literal["queue", "spool"]
 
@@ -83,7 +84,9 @@ def ask(
 ) -> Generator[EventData]:
     """Send the request, then the events that answer it, until so many seconds are over.
 
-    What was told before the request was sent is not repeated. From the queue only the outcome comes back.
+    What was told before the request was sent is not repeated. From the queue only the outcome comes back. Raises
+    PermanentError, with nothing sent, where the settings allow no answer; TemporaryError where the way breaks while
+    somebody waits: the request goes on then.
     """
     limit = PATIENCE_SECONDS if seconds is None else seconds
     if way == "spool":
@@ -108,6 +111,12 @@ def _ask_queue(settings: Settings, letter: Letter, seconds: float, on_sent: Call
 
     assert settings.queue is not None
     with ReplyWaiter(settings.queue) as waiter:
+        # The worker would refuse the request without an answer, for an answer is what it refuses.
+        if not may_answer(parse(letter.body, reply_to=waiter.reply_to), settings.queue.reply_to_allowed):
+            raise PermanentError(
+                f"nobody can wait for an answer: queue.reply_to_allowed has no place for {waiter.reply_to!r}",
+                hint="allow such queues on the workers and here, or ask without --wait and listen to the events",
+            )
         send(settings, letter, "queue", reply_to=waiter.reply_to)
         on_sent()
         for body in waiter.events(seconds):

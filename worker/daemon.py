@@ -19,19 +19,21 @@ from loguru import logger
 
 from handlers.errors import HoldfastError
 from worker.announcer import Announcer
+from worker.health import HealthFile
 from worker.intake.delivery import Delivery, Gate, Intake, Settlement
 from worker.intake.held import HeldDeliveries
 from worker.intake.wire import RequestId
 from worker.journal.protocol import JournalUnavailable
 from worker.pipeline import Pipeline
 from worker.scheduler import Scheduler
+from worker.store_watch import StoreWatch
 
 CANCEL_SECONDS = 10.0
 """How long cancelled work gets to end its programs."""
 FORGET_SECONDS = 3600.0
 """Between two looks for requests that are old enough to be forgotten."""
-JOURNAL_AWAY_SECONDS = 5.0
-"""Between two attempts to take in a delivery that the journal had no room for."""
+BEAT_SECONDS = 5.0
+"""Between two signs of life, and two attempts to take in a delivery that the journal had no room for."""
 
 
 class Daemon:
@@ -48,8 +50,14 @@ class Daemon:
         drain: timedelta,
         forget: Callable[[], int],
         is_announced: Callable[[RequestId], bool],
+        health: HealthFile,
+        store_watch: StoreWatch,
+        reload: Callable[[], bool],
     ) -> None:
-        """`forget` drops old requests from the journal and says how many; `is_announced` asks it about one."""
+        """`forget` drops old requests from the journal and says how many; `is_announced` asks it about one.
+
+        `reload` reads the configuration again, see `worker.reload`.
+        """
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._announcer = announcer
@@ -58,6 +66,11 @@ class Daemon:
         self._drain = drain
         self._forget = forget
         self._is_announced = is_announced
+        self._health = health
+        self._store_watch = store_watch
+        self._reload = reload
+        self._reload_wanted = threading.Event()
+        self._awake = threading.Event()
         self._forget_at = 0.0
         self._stop = threading.Event()
         self._hurry = threading.Event()
@@ -66,17 +79,27 @@ class Daemon:
         self._aside: list[Delivery] = []
 
     def run(self) -> int:
-        """Work until SIGTERM or SIGINT; returns the exit code: 0 after a drain, 1 when a part of the worker died."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        """Work until SIGTERM or SIGINT; returns the exit code: 0 after a drain, 1 when a part of the worker died.
+
+        SIGHUP has the configuration read again.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         side = [self._start("scheduler", self._scheduler.run), self._start("announcer", self._announcer.run)]
         brought = [self._start(f"intake-{intake.name}", self._run_intake(intake)) for intake in self._intakes]
         logger.info("worker_started", intakes=[intake.name for intake in self._intakes])
-        while not self._stop.wait(JOURNAL_AWAY_SECONDS):
+        while not self._stop.is_set():
+            if self._reload_wanted.is_set():
+                self._reload_wanted.clear()
+                self._reload()
             self._take_in_again()
             self._settle_announced()
             self._forget_old()
+            self._health.beat(self._causes())
+            self._awake.wait(BEAT_SECONDS)
+            self._awake.clear()
         self._end(side, brought)
+        self._health.close()
         if self._broken is not None:
             logger.error("worker_broken", reason=self._broken, next="the process ends; whoever runs it starts it again")
             return 1
@@ -101,6 +124,17 @@ class Daemon:
         if entry is not None:
             with suppress(HoldfastError):  # the scheduler's own thread looks again, and says what is wrong
                 self._scheduler.fill()
+
+    def _causes(self) -> list[str]:
+        """What keeps us from our work, for whoever asks whether we are ready."""
+        causes = [
+            f"store {name} is away since {away.since:%Y-%m-%d %H:%M:%S} UTC: {away.error}"
+            for name, away in self._store_watch.away().items()
+        ]
+        causes += [f"intake {intake.name}: {intake.trouble}" for intake in self._intakes if intake.trouble]
+        if self._aside or self._scheduler.journal_away:
+            causes.append("the journal cannot be written: look at the disk of state_dir")
+        return ["it is stopping", *causes] if self._stop.is_set() else causes
 
     def _take_in_again(self) -> None:
         with self._mutex:
@@ -174,11 +208,17 @@ class Daemon:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         # A handler runs between any two instructions of the main thread, which may just hold an event's own lock:
         # setting the event here could wait for itself for ever.
-        _thread.start_new_thread((self._hurry if self._stop.is_set() else self._stop).set, ())
+        stop = self._hurry if self._stop.is_set() else self._stop
+        wanted = self._reload_wanted if number == signal.SIGHUP else stop
+        _thread.start_new_thread(self._heed, (wanted,))
+
+    def _heed(self, wanted: threading.Event) -> None:
+        wanted.set()
+        self._awake.set()
 
     def _fail(self, reason: str) -> None:
         self._broken = self._broken or reason
-        self._stop.set()
+        self._heed(self._stop)
 
     def _end(self, side: Sequence[threading.Thread], brought: Sequence[threading.Thread]) -> None:
         """Nothing new in; let work end, or hand it back; then tell the outcomes; then settle the deliveries."""
@@ -186,6 +226,7 @@ class Daemon:
         for intake in self._intakes:
             intake.stop()
         self._scheduler.stop()
+        self._health.beat(self._causes())
         if not self._wait_for_work():
             logger.warning("work_cancelled", requests=list(self._scheduler.running().values()))
             self._scheduler.cancel()
@@ -197,6 +238,9 @@ class Daemon:
             self._announcer.flush_once()
         except HoldfastError as error:
             logger.warning("events_unsent", error=str(error), next="the next start sends them")
+        except Exception as error:  # noqa: BLE001 - what killed the announcer's thread must not cut our end short
+            logger.opt(exception=error).error("events_unsent", next="the next start sends them")
+            self._fail(f"announcer: {type(error).__name__}: {error}")
         finally:
             # Whatever happened: an intake that is not closed waits for ever, and keeps the process with it.
             self._close_intakes(brought)
@@ -217,9 +261,13 @@ class Daemon:
     def _wait_for_work(self) -> bool:
         # In short pieces, so that a second signal is heard: cancel now.
         left = self._drain.total_seconds()
+        beat_at = time.monotonic()
         while left > 0 and not self._hurry.is_set():
             piece = min(left, 0.2)
             if self._scheduler.wait_idle(piece):
                 return True
             left -= piece
+            if time.monotonic() - beat_at > BEAT_SECONDS:
+                beat_at = time.monotonic()
+                self._health.beat(self._causes())
         return self._scheduler.wait_idle(0)

@@ -38,8 +38,11 @@ class Outbox:
     wake: Callable[[], None]
     """Tells the announcer that there is something to send."""
 
-    def conclude(self, entry: Entry, data: EventData) -> Entry:
-        """Fix the request's outcome and tell everybody who asked, in one durable step."""
+    def conclude(self, entry: Entry, data: EventData, *, idle: bool = False) -> Entry:
+        """Fix the request's outcome and tell everybody who asked, in one durable step.
+
+        With `idle`, raises IllegalMove where somebody may be working on the request.
+        """
         now = self.clock()
 
         def addressed(attached: Sequence[Caller]) -> list[Announcement]:
@@ -50,7 +53,9 @@ class Outbox:
                 letters += self._letters(again, entry.request, caller, turn=f"caller {number}", now=now, awaited=True)
             return letters
 
-        concluded = self.journal.conclude(entry.request_id, outcome=data.encode(), announcements=addressed, now=now)
+        concluded = self.journal.conclude(
+            entry.request_id, outcome=data.encode(), announcements=addressed, now=now, idle=idle
+        )
         self.wake()
         return concluded
 

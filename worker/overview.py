@@ -7,13 +7,17 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from config.settings import Settings
 from handlers.contract import PlanName
 from handlers.errors import HoldfastError
+from handlers.tools.clock import system_clock
+from worker import health
 from worker.app import open_catalog, open_journal, open_stores
 from worker.catalog import StoredSet
+from worker.health import Health
 from worker.journal.protocol import Entry
 from worker.scheduler import plan_lock
 
@@ -39,6 +43,10 @@ class PlanOverview:
 class Overview:
     """A worker at one moment."""
 
+    worker: Health | None
+    """What the worker says of itself; None where none runs."""
+    silent: timedelta
+    """How long ago it said that."""
     journal: bool
     """Whether there is a journal yet."""
     states: Mapping[str, int]
@@ -63,7 +71,10 @@ def look(settings: Settings) -> Overview:
             unsent = len(journal.outbox(limit=LOOKED_AT))
         finally:
             journal.close()
+    worker, silent = health.look(settings.state_dir, now=system_clock()) or (None, timedelta())
     return Overview(
+        worker=worker,
+        silent=silent,
         journal=journal is not None,
         states=Counter(entry.state.value for entry in entries),
         unfinished=unfinished,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from loguru import logger
 
@@ -19,7 +20,7 @@ from handlers.contract import PlanName
 from handlers.errors import HoldfastError, IntegrityError, PermanentError
 from worker import disposition, lifecycle, policy
 from worker.control import Watcher, WorkControl
-from worker.disposition import Fail, HandBack, Retry, RetryPolicy
+from worker.disposition import Fail, HandBack, Retry, RetryPolicy, Wait
 from worker.events import EventData, ExitCode, Word
 from worker.intake import wire
 from worker.intake.delivery import Delivery, Settlement
@@ -28,19 +29,20 @@ from worker.intake.wire import BackupRequest, MessageRefused, RequestId
 from worker.journal.protocol import Attached, Begun, Conflict, Entry, Journal, Known
 from worker.lifecycle import State, Step
 from worker.outbox import Outbox
-from worker.policy import Denied
+from worker.policy import Denied, RequestRefused
 from worker.steps import Plan, Surroundings, Work, facts, scratch_of
-from worker.stores.protocol import SetName
+from worker.store_watch import StoreWatch
+from worker.stores.protocol import SetName, StoreUnavailable
 
 DEATHS = 3
 """How often a worker may die over a request, however few attempts are configured: few kills are its fault."""
 BUG_HINT = "this is a bug: the worker's log has the traceback"
 
 
-class RequestRefused(PermanentError):
-    """The policy does not allow the request."""
+class WorkerDied(PermanentError):
+    """The request's workers died over it, one after the other: it is parked until somebody asks again."""
 
-    exit_code = 4
+    exit_code = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,26 +53,37 @@ class Rules:
     reply_to_allowed: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """What the configuration has to say about requests; replaced as a whole when it is read again."""
+
+    plans: Mapping[PlanName, Plan]
+    rules: Rules
+    around: Surroundings
+
+
 class Pipeline:
     """The way of every request; used by all work threads at once."""
 
     def __init__(
         self,
+        configured: Configured,
         *,
         journal: Journal,
         outbox: Outbox,
-        plans: Mapping[PlanName, Plan],
-        rules: Rules,
-        around: Surroundings,
+        stores: StoreWatch,
         held: HeldDeliveries | None,
     ) -> None:
         """`held` keeps deliveries until their outcome is announced; None settles them once they are journalled."""
+        self._configured = configured
         self._journal = journal
         self._outbox = outbox
-        self._plans = plans
-        self._rules = rules
-        self._around = around
+        self._stores = stores
         self._held = held
+
+    def use(self, configured: Configured) -> None:
+        """Go by this from the next delivery, and the next attempt, on."""
+        self._configured = configured
 
     def accept(self, delivery: Delivery) -> Entry | None:
         """Take a delivery in; returns the entry when there is new work to do.
@@ -89,15 +102,16 @@ class Pipeline:
             self._outbox.refuse_message(delivery.body, error)
             self._reject(delivery, str(error))
             return None
+        configured = self._configured
         verdict = policy.authorise(
             request,
-            plans=self._plans,
-            reply_to_allowed=self._rules.reply_to_allowed,
-            now=self._around.clock(),
+            plans=configured.plans,
+            reply_to_allowed=configured.rules.reply_to_allowed,
+            now=self._now(),
             known=self._journal.entry(RequestId(request.request_id)) is not None,
         )
         if isinstance(verdict, Denied):
-            answer = policy.may_answer(request, self._rules.reply_to_allowed)
+            answer = policy.may_answer(request, configured.rules.reply_to_allowed)
             self._outbox.refuse(request, verdict.reason, hint=verdict.hint, exit_code=ExitCode.REFUSED, answer=answer)
             self._reject(delivery, verdict.reason)
             return None
@@ -105,112 +119,138 @@ class Pipeline:
 
     def require_allowed(self, request: BackupRequest) -> None:
         """Raise RequestRefused unless a request of somebody at the command line is allowed."""
-        now = self._around.clock()
-        verdict = policy.authorise(request, plans=self._plans, reply_to_allowed=(), now=now, known=False)
+        plans = self._configured.plans
+        verdict = policy.authorise(request, plans=plans, reply_to_allowed=(), now=self._now(), known=False)
         if isinstance(verdict, Denied):
             raise RequestRefused(verdict.reason, hint=verdict.hint)
 
     def begin_manual(self, request: BackupRequest) -> Entry:
         """Take in a request that somebody waits for in this process."""
-        now = self._around.clock()
-        return self._journal.begin(request, intake="manual", redelivered=False, now=now).entry
+        return self._journal.begin(request, intake="manual", redelivered=False, now=self._now()).entry
 
     def work(self, request_id: RequestId, watcher: Watcher, cancelled: threading.Event) -> Entry:
         """Bring a request to its outcome, from wherever it stands; the caller holds the plan's lock.
 
         Returns the entry: concluded, or postponed after a temporary error, or as it was after a cancellation.
         """
-        entry = self._journal.attempt(request_id, now=self._around.clock())
+        entry = self._journal.attempt(request_id, now=self._now())
+        configured = self._configured
         with logger.contextualize(request_id=request_id, backup_id=entry.backup_id, plan=entry.plan):
             try:
-                entry = self._resume(entry)
-                plan = self._plan(entry)
-
-                def control(step: Step) -> WorkControl:
-                    return WorkControl(entry, step, watcher, cancelled)
-
-                with (
-                    scratch_of(self._around.scratch, plan.name, entry.backup_id) as scratch,
-                    closing(Work(entry, plan, self._around, watcher, control, scratch)) as work,
-                ):
-                    while True:
-                        match lifecycle.next_step(entry.state):
-                            case Step.PRODUCE:
-                                result = work.produce()
-                            case Step.COMMIT:
-                                result = work.commit()
-                            case Step.VERIFY:
-                                result = work.verify()
-                            case Step.CONCLUDE:
-                                result = work.outcome()
-                            case Step.ANNOUNCE | Step.NOTHING:
-                                return entry
-                        if isinstance(result, EventData):
-                            return self._conclude(entry, result)
-                        entry = self._journal.advance(entry.request_id, result, now=self._around.clock())
-                        logger.info("request_advanced", state=entry.state)
+                entry = self._resume(entry, configured.rules.retry)
+                plan = _plan(entry, configured.plans)
+                return self._do(entry, plan, configured.around, watcher, cancelled)
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a disposition
-                return self._dispose(entry, error)
+                current = self._journal.entry(request_id) or entry
+                return self._dispose(current, error)
 
-    def _resume(self, entry: Entry) -> Entry:
-        if entry.attempt > max(self._rules.retry.attempts, DEATHS):
-            raise PermanentError(
+    def _do(
+        self, entry: Entry, plan: Plan, around: Surroundings, watcher: Watcher, cancelled: threading.Event
+    ) -> Entry:
+        def control(step: Step) -> WorkControl:
+            return WorkControl(entry, step, watcher, cancelled)
+
+        with (
+            scratch_of(around.scratch, plan.name, entry.backup_id) as scratch,
+            closing(Work(entry, plan, around, watcher, control, scratch)) as work,
+        ):
+            while True:
+                match lifecycle.next_step(entry.state):
+                    case Step.PRODUCE:
+                        result = work.produce()
+                    case Step.COMMIT:
+                        result = work.commit()
+                    case Step.VERIFY:
+                        result = work.verify()
+                    case Step.CONCLUDE:
+                        result = work.outcome()
+                    case Step.ANNOUNCE | Step.NOTHING:
+                        return entry
+                if isinstance(result, EventData):
+                    return self._conclude(entry, result)
+                if result is State.STORED:
+                    self._stores.worked(plan.store.name)
+                entry = self._journal.advance(entry.request_id, result, now=self._now())
+                logger.info("request_advanced", state=entry.state)
+
+    def _now(self) -> datetime:
+        return self._configured.around.clock()
+
+    def _resume(self, entry: Entry, retry: RetryPolicy) -> Entry:
+        if entry.attempt > max(retry.attempts, DEATHS):
+            raise WorkerDied(
                 f"given up after {entry.attempt - 1} attempts, the last of which the worker did not survive",
-                hint="its log tells what happened last; ask again with a new id when that is mended",
+                hint="the worker's log tells what happened last; then `holdfast requests requeue` asks again",
             )
-        deadline = entry.request.data.not_after
-        if entry.attempt == 1 and entry.state is State.ACCEPTED and deadline and deadline < self._around.clock():
-            raise RequestRefused(f"its deadline not_after={deadline.isoformat()} passed before it could begin")
         state = lifecycle.after_crash(entry.state)
         if state is not entry.state:
-            return self._journal.advance(entry.request_id, state, now=self._around.clock())
+            return self._journal.advance(entry.request_id, state, now=self._now())
         return entry
 
-    def _plan(self, entry: Entry) -> Plan:
-        plan = self._plans.get(entry.plan)
-        if plan is None:
-            raise PermanentError(f"plan {entry.plan!r} was removed or disabled after the request was accepted")
-        return plan
-
-    def _conclude(self, entry: Entry, data: EventData) -> Entry:
+    def _conclude(self, entry: Entry, data: EventData, *, idle: bool = False) -> Entry:
         data = data.model_copy(update={"attempt": entry.attempt})
-        concluded = self._outbox.conclude(entry, data)
+        concluded = self._outbox.conclude(entry, data, idle=idle)
         logger.info("request_concluded", outcome=data.outcome, exit_code=data.exit_code, error=data.error)
         return concluded
 
-    def give_up(self, entry: Entry, error: Exception, exit_code: int) -> Entry:
-        """Conclude with this error. Where the set was committed before it, the outcome says where it is."""
+    def give_up(self, entry: Entry, error: Exception, exit_code: int, *, idle: bool = False) -> Entry:
+        """Conclude with this error. Where the set was committed before it, the outcome says where it is.
+
+        With `idle`, raises IllegalMove where somebody may be working on the request.
+        """
         current = self._journal.entry(entry.request_id) or entry
-        return self._conclude(current, _failure(current, error, exit_code, self._committed(current)))
+        return self._conclude(current, _failure(current, error, exit_code, self._committed(current)), idle=idle)
 
     def _committed(self, entry: Entry) -> EventData | None:
-        plan = self._plans.get(entry.plan)
+        plan = self._configured.plans.get(entry.plan)
         if plan is None or entry.state not in {State.STORED, State.VERIFIED}:
             return None
         try:
-            return facts(self._around.catalog, plan.store, SetName(plan=plan.name, backup_id=entry.backup_id))
+            return facts(
+                self._configured.around.catalog, plan.store, SetName(plan=plan.name, backup_id=entry.backup_id)
+            )
         except HoldfastError:
             return None  # withdrawn, or the store is away: nothing can be said of it
 
     def _dispose(self, entry: Entry, error: Exception) -> Entry:
+        now = self._now()
+        deadline = entry.request.data.not_after
         # S311: jitter keeps workers apart, it keeps no secret.
         verdict = disposition.disposition(
             error,
             attempt=entry.attempt,
-            policy=self._rules.retry,
+            policy=self._configured.rules.retry,
             jitter=random.random(),  # noqa: S311
+            waited=now - entry.accepted,
+            left=None if deadline is None else deadline - now,
         )
+        plan = self._configured.plans.get(entry.plan)
+        if isinstance(error, StoreUnavailable) and plan is not None:
+            self._stores.failed(plan.store.name, error)
         match verdict:
             case HandBack():
                 logger.info("request_handed_back", next="the next start goes on with it")
-                return self._journal.hand_back(entry.request_id, now=self._around.clock())
+                return self._journal.hand_back(entry.request_id, now=now)
+            case Wait(after=after):
+                # Once for each cause: a request may wait for its store for a day.
+                log = logger.debug if entry.last_error == str(error) else logger.info
+                log("request_waits", error=str(error), next=f"looked at again in {after.total_seconds():.0f} s")
+                self._journal.postpone(entry.request_id, until=now + after, error=str(error), now=now)
+                waiting = self._journal.hand_back(entry.request_id, now=now)
+                self._defer(entry, after)
+                return waiting
             case Retry(after=after):
-                now = self._around.clock()
                 _log(error, "request_postponed", next=f"tried again in {after.total_seconds():.0f} s")
-                return self._journal.postpone(entry.request_id, until=now + after, error=str(error), now=now)
+                postponed = self._journal.postpone(entry.request_id, until=now + after, error=str(error), now=now)
+                self._defer(entry, after)
+                return postponed
             case Fail(exit_code=exit_code):
                 _log(error, "request_failed", next="nothing more is tried; the outcome is announced")
                 return self.give_up(entry, error, exit_code)
+
+    def _defer(self, entry: Entry, after: timedelta) -> None:
+        if self._held is not None:
+            self._held.defer(entry.request_id, after)
 
     def _promise(self, delivery: Delivery, entry: Entry) -> None:
         if self._held is None:
@@ -226,9 +266,9 @@ class Pipeline:
         delivery.settle(Settlement.REJECT, reason)
 
     def _begin(self, delivery: Delivery, request: BackupRequest) -> Entry | None:
-        now = self._around.clock()
-        match self._journal.begin(request, intake=delivery.intake, redelivered=delivery.redelivered, now=now):
+        match self._journal.begin(request, intake=delivery.intake, redelivered=delivery.redelivered, now=self._now()):
             case Begun(entry=entry):
+                logger.info("request_accepted", request_id=entry.request_id, plan=entry.plan, intake=delivery.intake)
                 self._promise(delivery, entry)
                 return entry
             case Attached(entry=entry):
@@ -242,6 +282,13 @@ class Pipeline:
                 self._outbox.refuse(request, reason, hint=hint, exit_code=ExitCode.CONFLICT, answer=True)
                 self._reject(delivery, reason)
         return None
+
+
+def _plan(entry: Entry, plans: Mapping[PlanName, Plan]) -> Plan:
+    plan = plans.get(entry.plan)
+    if plan is None:
+        raise PermanentError(f"plan {entry.plan!r} was removed or disabled after the request was accepted")
+    return plan
 
 
 def _failure(entry: Entry, error: Exception, exit_code: int, committed: EventData | None) -> EventData:

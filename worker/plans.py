@@ -8,6 +8,7 @@ from types import MappingProxyType
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from config.hours import parse_hours
 from config.load import Loaded
 from config.problems import ConfigError, Origins, Problem, shown_path
 from config.validation import problems_from_validation
@@ -85,5 +86,8 @@ def build(loaded: Loaded, stores: Mapping[str, Store]) -> Mapping[PlanName, Plan
             verify=settings.verify,
             max_level=settings.max_level,
             labels=settings.labels,
+            priority=settings.priority,
+            hours=tuple(parse_hours(text) for text in settings.allowed_hours),
+            limits=settings.limits,
         )
     return MappingProxyType(plans)

@@ -11,6 +11,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 
 from handlers.contract import PlanName
+from handlers.errors import PermanentError
 from worker.intake.wire import BackupRequest
 
 
@@ -27,6 +28,12 @@ class Denied:
 
     reason: str
     hint: str | None = None
+
+
+class RequestRefused(PermanentError):
+    """The policy does not allow the request."""
+
+    exit_code = 4
 
 
 def authorise(
@@ -56,6 +63,13 @@ def authorise(
     if not known and request.data.not_after is not None and request.data.not_after < now:
         return Denied(reason=f"its deadline not_after={request.data.not_after.isoformat()} has passed")
     return Allowed(plan=plan)
+
+
+def require_in_time(request: BackupRequest, now: datetime) -> None:
+    """Raise RequestRefused where the request's deadline has passed before its work could begin."""
+    deadline = request.data.not_after
+    if deadline is not None and deadline < now:
+        raise RequestRefused(f"its deadline not_after={deadline.isoformat()} passed before it could begin")
 
 
 def may_answer(request: BackupRequest, reply_to_allowed: Sequence[str]) -> bool:

@@ -17,10 +17,10 @@ from worker.catalog import Catalog
 from worker.control import NoWatcher, WorkControl
 from worker.intake.wire import BackupRequest
 from worker.journal.protocol import Entry
+from worker.lease import Leases
 from worker.levels import Choice
 from worker.lifecycle import State, Step
-from worker.pipeline import RequestRefused
-from worker.policy import Denied
+from worker.policy import Denied, RequestRefused
 from worker.steps import MakeControl, Surroundings, Work
 
 
@@ -32,7 +32,8 @@ def rehearse(
     Reads the subject and the store; writes nothing outside a temporary directory, which is gone on return.
     Raises what the backup would raise up to its first byte.
     """
-    stores = open_stores(loaded.settings)
+    settings = loaded.settings
+    stores = open_stores(settings)
     found = plans.build(loaded, stores)
     verdict = policy.authorise(request, plans=found, reply_to_allowed=(), now=system_clock(), known=False)
     if isinstance(verdict, Denied):
@@ -42,10 +43,11 @@ def rehearse(
     with tempfile.TemporaryDirectory(prefix="holdfast-dry-run-") as scratch:
         around = Surroundings(
             catalog=Catalog(stores),
-            node=loaded.settings.node,
+            node=settings.node,
             scratch=Path(scratch),
             config_digest=loaded.digest,
             clock=system_clock,
+            leases=Leases(node=settings.node, state="none", lease_seconds=settings.lease_seconds),
         )
         control = _control(entry, cancelled)
         with closing(Work(entry, plan, around, NoWatcher(), control, Path(scratch))) as work:

@@ -1,7 +1,8 @@
 """Starts work: takes requests from the journal into free slots, one at a time for each plan.
 
 The journal is the queue: whatever is accepted and not concluded is in there, so nothing is kept in memory but what is
-running. One writer for each plan on a host: a kernel lock, which the command line takes too.
+running. One writer for each plan on a host: a kernel lock, which the command line takes too. Which plans may begin now,
+and in what order, is decided in `worker.turns`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 from loguru import logger
@@ -22,20 +24,38 @@ from handlers.tools.lock import Lock
 from worker.control import Watcher
 from worker.intake.wire import RequestId
 from worker.journal.protocol import Entry, Journal
-from worker.lifecycle import State
+from worker.lifecycle import IllegalMove, State
 from worker.pipeline import Pipeline
+from worker.steps import Plan, take_limits
+from worker.store_watch import StoreWatch
+from worker.turns import Turns
 
 LOCKED_ELSEWHERE = timedelta(seconds=1)
 """When to look again at a plan that another process works on."""
 JOURNAL_AWAY = timedelta(seconds=5)
 """When to look again after the journal could not be written."""
-LOOK_AGAIN = timedelta(seconds=30)
-"""The longest sleep: a retry may have become due that nobody told us of."""
+LOOK_AGAIN = timedelta(seconds=5)
+"""The longest sleep: the command line may have put a request into the journal."""
+LOCK_AWAY = timedelta(seconds=30)
+"""When to look again at a plan whose lock cannot be opened."""
 
 
 def plan_lock(state_dir: Path, plan: PlanName) -> Path:
     """The file whose lock makes a process the plan's only writer on this host."""
     return state_dir / "locks" / f"{plan}.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """How much is done at once, and how much is taken in."""
+
+    concurrency: int
+    handlers: Mapping[str, int]
+    """How many requests of a handler are worked on at once; one that is not named here has all slots."""
+    max_accepted: int
+    accept_ahead: int
+    zone: tzinfo
+    """What the plans' hours are told in."""
 
 
 class Scheduler:
@@ -48,8 +68,9 @@ class Scheduler:
         pipeline: Pipeline,
         state_dir: Path,
         clock: Clock,
-        concurrency: int,
-        max_accepted: int,
+        slots: Slots,
+        plans: Mapping[PlanName, Plan],
+        stores: StoreWatch,
         watcher: Callable[[Entry], Watcher],
         on_room: Callable[[], None],
         on_bug: Callable[[BaseException], None],
@@ -59,8 +80,9 @@ class Scheduler:
         self._pipeline = pipeline
         self._state_dir = state_dir
         self._clock = clock
-        self._concurrency = concurrency
-        self._max_accepted = max_accepted
+        self._slots = slots
+        self._plans = plans
+        self._stores = stores
         self._watcher = watcher
         self._on_room = on_room
         self._on_bug = on_bug
@@ -71,14 +93,33 @@ class Scheduler:
         self._cancelled = threading.Event()
         self._stopping = False
         self._woken = False
+        self._journal_away = False
+
+    @property
+    def journal_away(self) -> bool:
+        """Whether the last use of the journal failed."""
+        return self._journal_away
+
+    def use(self, slots: Slots, plans: Mapping[PlanName, Plan]) -> None:
+        """Go by these from now on; what runs goes on."""
+        with self._changed:
+            self._slots = slots
+            self._plans = plans
+            self._woken = True
+            self._changed.notify_all()
 
     def room(self) -> int:
-        """How many more requests would be begun now."""
+        """How many more requests would be taken in now."""
         with self._mutex:
+            slots = self._slots
             if self._stopping:
                 return 0
-            free = self._concurrency - len(self._running)
-            return max(0, min(free, self._max_accepted - self._journal.unfinished())) if free > 0 else 0
+            free = slots.concurrency - len(self._running)
+            if free <= 0 and not slots.accept_ahead:
+                return 0  # the usual case while we are busy: spare the journal the question
+            unfinished = self._journal.unfinished()
+            wanted = max(free, slots.concurrency + slots.accept_ahead - unfinished)
+            return max(0, min(wanted, slots.max_accepted - unfinished))
 
     def running(self) -> Mapping[PlanName, RequestId]:
         """What is worked on now."""
@@ -88,16 +129,33 @@ class Scheduler:
     def fill(self) -> None:
         """Begin what can be begun now."""
         with self._mutex:
-            while not self._stopping and (free := self._concurrency - len(self._running)) > 0:
-                now = time.monotonic()
-                self._resting = {plan: until for plan, until in self._resting.items() if until > now}
-                busy = frozenset(self._running) | frozenset(self._resting)
-                entries = self._journal.runnable(self._clock(), limit=free, busy=busy)
-                if not entries:
+            while not self._stopping and len(self._running) < self._slots.concurrency:
+                entry = self._next()
+                if entry is None:
                     return
-                for entry in entries:
-                    if entry.plan not in self._running and entry.plan not in self._resting:
-                        self._begin(entry)
+                self._begin(entry)
+
+    def _next(self) -> Entry | None:
+        """The request to begin now: the oldest of the most urgent plan that may."""
+        now = self._clock()
+        turns = self._turns(now)
+        for passed_over in turns.rounds():
+            if found := self._journal.runnable(now, limit=1, busy=passed_over):
+                return found[0]
+        return None
+
+    def _turns(self, now: datetime) -> Turns:
+        moment = time.monotonic()
+        self._resting = {plan: until for plan, until in self._resting.items() if until > moment}
+        return Turns(
+            plans=self._plans,
+            running=frozenset(self._running),
+            resting=frozenset(self._resting),
+            handlers=self._slots.handlers,
+            may_try=self._stores.may_try,
+            now=now,
+            zone=self._slots.zone,
+        )
 
     def run(self) -> None:
         """Keep the slots filled until `stop`; the thread's root."""
@@ -109,7 +167,11 @@ class Scheduler:
             try:
                 self.fill()
             except HoldfastError as error:
-                logger.error("journal_away", error=str(error), next="looked at again in a moment")
+                self._say_away(error, next="looked at again in a moment")
+            else:
+                with self._mutex:
+                    if not self._running and not self._resting:
+                        self._journal_away = False  # nobody needs it to be written, and it can be read
             with self._changed:
                 if not (self._woken or self._stopping):
                     self._changed.wait(self._sleep().total_seconds())
@@ -136,7 +198,7 @@ class Scheduler:
             # One plan's trouble must not stop the others; somebody who is root may have made the file, for instance.
             path = plan_lock(self._state_dir, entry.plan)
             logger.error("plan_lock_away", path=str(path), error=str(error), next="looked at again in half a minute")
-            self._resting[entry.plan] = time.monotonic() + LOOK_AGAIN.total_seconds()
+            self._resting[entry.plan] = time.monotonic() + LOCK_AWAY.total_seconds()
             return
         if lock is None:
             self._resting[entry.plan] = time.monotonic() + LOCKED_ELSEWHERE.total_seconds()
@@ -146,13 +208,19 @@ class Scheduler:
 
     def _work(self, entry: Entry, lock: Lock) -> None:
         try:
+            # This thread was made for this work: all that it starts stands back with it, the other threads do not.
+            if (plan := self._plans.get(entry.plan)) is not None:
+                take_limits(plan)
             # Another process may have brought it to its end before we had the lock.
             current = self._journal.entry(entry.request_id)
             if current is not None and current.state not in {State.CONCLUDED, State.ANNOUNCED}:
                 self._pipeline.work(entry.request_id, self._watcher(entry), self._cancelled)
+            self._journal_away = False
+        except IllegalMove:
+            logger.info("request_concluded_elsewhere", request_id=entry.request_id, next="nothing: it has its outcome")
         except HoldfastError as error:
             # The pipeline turns every other error into an outcome; this one could not even be written down.
-            logger.error("journal_away", error=str(error), next="the request is begun again in a moment")
+            self._say_away(error, next="the request is begun again in a moment")
             with self._mutex:
                 self._resting[entry.plan] = time.monotonic() + JOURNAL_AWAY.total_seconds()
         except BaseException as error:
@@ -162,19 +230,31 @@ class Scheduler:
             lock.release()
             with self._changed:
                 del self._running[entry.plan]
+                # The next one is begun by the scheduler's own thread: what this one starts would stand back as it does.
                 self._woken = True
                 self._changed.notify_all()
-            with suppress(HoldfastError):
-                self.fill()
             self._on_room()
 
+    def _say_away(self, error: HoldfastError, *, next: str) -> None:  # noqa: A002 - the log's own word
+        # Once for each time it goes away, not once for each attempt.
+        if not self._journal_away:
+            logger.error("journal_away", error=str(error), next=next)
+        self._journal_away = True
+
     def _sleep(self) -> timedelta:
-        if self._resting:
-            return max(timedelta(seconds=min(self._resting.values()) - time.monotonic()), timedelta(milliseconds=10))
+        """How long nothing can become due by itself."""
+        waits = [LOOK_AGAIN]
         with suppress(HoldfastError):
-            due = self._journal.next_retry()
             now = self._clock()
+            with self._mutex:
+                turns = self._turns(now)
+                waits += [timedelta(seconds=until - time.monotonic()) for until in self._resting.values()]
+                free = len(self._running) < self._slots.concurrency
+            waits += [moment - now for moment in turns.openings()]
+            if (trial := self._stores.next_trial()) is not None:
+                waits.append(timedelta(seconds=trial))
+            due = self._journal.next_retry()
             # What is due already waits for its plan or a slot: the end of that work wakes us.
-            if due is not None and due > now and len(self._running) < self._concurrency:
-                return min(max(due - now, timedelta(milliseconds=10)), LOOK_AGAIN)
-        return LOOK_AGAIN
+            if due is not None and due > now and free:
+                waits.append(due - now)
+        return max(min(waits), timedelta(milliseconds=10))

@@ -17,20 +17,27 @@ from typing import Protocol
 from loguru import logger
 from pydantic import BaseModel
 
+from config.hours import Hours
+from config.settings import Limits
 from handlers.contract import JSON, BackupId, Handler, Job, PlanName, Prepared, Produced
 from handlers.errors import HoldfastError, IntegrityError, PermanentError, TemporaryError
 from handlers.tools.clock import Clock
+from handlers.tools.priority import stand_back
 from handlers.tools.removal import remove_tree
-from worker import events, manifest
+from worker import events, manifest, policy
 from worker.catalog import Catalog, StoredSet
 from worker.control import Watcher, WorkControl
 from worker.events import EventData, ExitCode, Word
 from worker.journal.protocol import Entry
+from worker.lease import Lease, LeasedControl, Leases
 from worker.levels import Choice, choose, newest
 from worker.lifecycle import State, Step
 from worker.manifest import Counts, Manifest, PartRecord, ProblemRecord
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
+from worker.throttle import Throttle, throttled
 from worker.verify import Depth, check_parts, restore_on_trial
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,10 @@ class Plan:
     verify: Depth
     max_level: int
     labels: Mapping[str, str]
+    priority: int = 5
+    hours: tuple[Hours, ...] = ()
+    """When a worker may begin its requests; empty for always."""
+    limits: Limits = NO_LIMITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +66,7 @@ class Surroundings:
     scratch: Path
     config_digest: str
     clock: Clock
+    leases: Leases
 
 
 class MakeControl(Protocol):
@@ -77,16 +89,27 @@ class Work:
         self._control = control
         self._scratch = scratch
         self._name = SetName(plan=plan.name, backup_id=entry.backup_id)
+        self._lease: Lease | None = None
         self._draft: Draft | None = None
         self._subject: StoredSet | None = None
         self._made: tuple[Choice, Produced, datetime] | None = None
 
     def produce(self) -> State | EventData:
-        """Write the parts of the set, unless it is there already."""
+        """Write the parts of the set, unless it is there already.
+
+        Raises LeaseTaken, with nothing touched, while another worker makes it, RequestRefused where it is too late.
+        """
         if self._entry.request.data.operation == "verify":
+            self._require_in_time()
             return State.STORED
         if self._plan.store.exists(self._name):
             return self._found_committed()
+        self._lease = self._around.leases.hold(self._plan.store, self._name)
+        if self._plan.store.exists(self._name):
+            # Its maker released the lease between our look and our hold.
+            return self._found_committed()
+        if self._lease.fencing == 1:  # otherwise somebody has begun with it before us, perhaps in time
+            self._require_in_time()
         choice = self._choose()
         try:
             self._write_parts(choice)
@@ -102,8 +125,8 @@ class Work:
         return State.PRODUCED
 
     def commit(self) -> State | EventData:
-        """Make the set exist."""
-        if self._made is None or self._draft is None:
+        """Make the set exist. Raises LeaseLost where another worker has taken over."""
+        if self._made is None or self._draft is None or self._lease is None:
             raise AssertionError("commit without parts: the lifecycle sends a dead worker's request back to produce")
         new = self._manifest(*self._made)
         chain = self._chain_documents(new)
@@ -111,6 +134,7 @@ class Work:
             manifest.SUMS: manifest.sums(new.parts),
             manifest.GUIDE: self._plan.handler.restore_guide(chain).encode(),
         }
+        self._lease.require()
         try:
             self._draft.commit(files, new.encode())
         except AlreadyCommitted:
@@ -119,6 +143,8 @@ class Work:
         logger.info(
             "set_committed", store=self._plan.store.name, backup_level=new.level, bytes_out=new.counts.bytes_out
         )
+        # From here on the set itself keeps others from making it; reading it again may take long.
+        self._release()
         return State.STORED
 
     def verify(self) -> State:
@@ -156,13 +182,20 @@ class Work:
         )
 
     def close(self) -> None:
-        """Remove what is not committed; where that fails, the next sweep does it."""
+        """Remove what is not committed, and let others make the set; where the first fails, the next sweep does it."""
         try:
             self._discard()
         except HoldfastError as error:
             logger.warning(
                 "draft_left_behind", store=self._plan.store.name, error=str(error), next="the sweep removes it"
             )
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
 
     def _asked_depth(self) -> Depth:
         return "deep" if self._plan.verify == "deep" else "checksums"
@@ -200,6 +233,10 @@ class Work:
             check_parts(stored, self._control(Step.VERIFY))
         return events.duplicate(facts(self._around.catalog, self._plan.store, self._name, verified=depth))
 
+    def _require_in_time(self) -> None:
+        if self._entry.attempt == 1:
+            policy.require_in_time(self._entry.request, self._around.clock())
+
     def _choose(self) -> Choice:
         made = [stored.manifest for stored in self._around.catalog.sets(self._plan.store, self._plan.name)]
         limit = self._plan.handler.max_level(self._plan.options)
@@ -216,6 +253,7 @@ class Work:
         scratch = self._scratch / f"level-{choice.level}"
         scratch.mkdir()
         parent = choice.parent and StoredSet(store=self._plan.store, manifest=choice.parent)
+        control = self._control(Step.PRODUCE)
         return self._plan.handler.prepare(
             Job(
                 plan=self._plan.name,
@@ -224,7 +262,7 @@ class Work:
                 level=choice.level,
                 parent=parent or None,
                 scratch=scratch,
-                control=self._control(Step.PRODUCE),
+                control=control if self._lease is None else LeasedControl(control, self._lease),
             )
         )
 
@@ -237,6 +275,9 @@ class Work:
         prepared = self._prepare(choice)
         started = self._around.clock()
         self._draft = self._plan.store.draft(self._name)
+        rate = self._plan.limits.bandwidth_bytes_per_second
+        if rate is not None:
+            self._draft = throttled(self._draft, Throttle(rate), self._control(Step.PRODUCE))
         self._made = choice, prepared.produce(self._draft), started
 
     def _discard(self) -> None:
@@ -298,6 +339,12 @@ def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
     if made.files <= 1 and last is not None and last.counts.files > 1:
         return (f"the subject is empty; set {last.backup_id} had {last.counts.files} files: is something not mounted?",)
     return ()
+
+
+def take_limits(plan: Plan) -> None:
+    """Make the calling thread stand back as the plan says, with all that it starts; there is no way back for it."""
+    for trouble in stand_back(plan.limits.nice, plan.limits.io_class):
+        logger.warning("limit_not_set", plan=plan.name, error=trouble, next="the work goes on without it")
 
 
 @contextmanager

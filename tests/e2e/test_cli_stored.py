@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.workshop import Workshop
+from tests.e2e.workshop import Workshop, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +246,31 @@ def test_a_list_that_nobody_reads_is_quiet(chain: Workshop) -> None:
     os.close(writer)
 
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_what_a_killed_trial_restore_left_is_removed_by_the_next_worker(workshop: Workshop) -> None:
+    """What another one is restoring just then is left alone."""
+    (workshop.subject / "block").write_bytes(os.urandom(64 << 20))
+    workshop.backup()
+    scratch = workshop.top / "state" / "scratch"
+
+    def trials() -> list[Path]:
+        return [path for path in scratch.glob(".verify-*") if (path / "restored" / "block").exists()]
+
+    killed = workshop.start("verify", "web", "--deep")
+    wait_for(lambda: trials() or killed.poll() is not None)
+    killed.kill()
+    killed.wait(20)
+    (dead,) = trials()
+    living = workshop.start("verify", "web", "--deep")
+    wait_for(lambda: len(trials()) == 2 or living.poll() is not None)
+    os.kill(living.pid, signal.SIGSTOP)
+
+    workshop.start_worker()
+
+    wait_for(lambda: not dead.exists())
+    assert len(trials()) == 1
+    os.kill(living.pid, signal.SIGCONT)
+    assert living.wait(60) == 0
+    assert list(scratch.glob(".verify-*")) == []
+    workshop.close()

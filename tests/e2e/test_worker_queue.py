@@ -15,6 +15,7 @@ import pytest
 
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import RedisServer
+from tests.workshop.producers import Producer
 from tests.workshop.workers import Hire, Worker, wait_for
 from worker.events import Word, event_id
 from worker.intake.wire import MessageRefused, parse
@@ -27,66 +28,6 @@ def subject(tmp_path: Path) -> Path:
     root.mkdir()
     (root / "page").write_text("hello")
     return root
-
-
-class Producer:
-    """Another service: publishes requests, reads what comes back."""
-
-    def __init__(self, url: str) -> None:
-        mark = uuid.uuid4().hex[:8]
-        self.url = url
-        self.queue: dict[str, Any] = {
-            "url": url,
-            "name": f"requests-{mark}",
-            "exchange": f"in-{mark}",
-            "events_exchange": f"events-{mark}",
-            "dead_letter_exchange": f"dead-{mark}",
-        }
-        self.connection = kombu.Connection(url)
-        self.events: list[dict[str, Any]] = []
-
-    def listen(self) -> None:
-        """Bind a queue of our own to the events, before anything happens."""
-        exchange = kombu.Exchange(self.queue["events_exchange"], type="topic", durable=True)
-        self.mine = kombu.Queue(f"mine-{uuid.uuid4().hex}", exchange, routing_key="#", auto_delete=True)(
-            self.connection.default_channel
-        )
-        self.mine.declare()
-
-    def publish(self, body: bytes, **properties: Any) -> None:
-        """Publish bytes as they are."""
-        properties.setdefault("content_type", "application/json")
-        self.connection.Producer().publish(
-            body,
-            exchange=self.queue["exchange"],
-            routing_key="web",
-            content_encoding="binary",
-            serializer=None,
-            delivery_mode=2,
-            **properties,
-        )
-
-    def read(self) -> list[dict[str, Any]]:
-        """All events so far."""
-        while (message := self.mine.get(no_ack=True, accept=None)) is not None:
-            body = message.body
-            self.events.append(orjson.loads(body.tobytes() if isinstance(body, memoryview) else body))
-        return self.events
-
-    def outcomes(self) -> list[str]:
-        """The words of the outcomes so far."""
-        words = [event["data"]["outcome"] for event in self.read()]
-        return [word for word in words if word not in {"started", "progress"}]
-
-    def dead(self) -> int:
-        """Messages among the dead letters."""
-        queue = kombu.Queue(f"{self.queue['name']}.dead", no_declare=True)(self.connection.default_channel)
-        return int(queue.queue_declare(passive=True).message_count)
-
-    def waiting(self) -> int:
-        """Messages that no worker has taken."""
-        queue = kombu.Queue(self.queue["name"], no_declare=True)(self.connection.default_channel)
-        return int(queue.queue_declare(passive=True).message_count)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,12 +24,14 @@ from worker.intake.held import HeldDeliveries
 from worker.intake.wire import RequestId
 from worker.journal.memory import MemoryJournal
 from worker.journal.protocol import Announcement, Entry
+from worker.lease import Leases
 from worker.lifecycle import State
 from worker.outbox import EventWatcher, Outbox
-from worker.pipeline import Pipeline, Rules
+from worker.pipeline import Configured, Pipeline, Rules
 from worker.steps import Plan, Surroundings
+from worker.store_watch import StoreWatch
 from worker.stores.memory import MemoryStore
-from worker.stores.protocol import SetName
+from worker.stores.protocol import SetName, StoreUnavailable
 
 WEB = PlanName("web")
 
@@ -45,15 +47,28 @@ class Message:
     correlation_id: str | None = None
     redelivered: bool = False
     settled: list[tuple[Settlement, str]] = field(default_factory=list)
+    deferred: list[timedelta] = field(default_factory=list)
 
     def settle(self, settlement: Settlement, reason: str = "") -> None:
         """Write it down."""
         self.settled.append((settlement, reason))
 
+    def defer(self, after: timedelta) -> None:
+        """Write it down."""
+        self.deferred.append(after)
+
 
 def asked(request_id: str = "r1", **more: object) -> bytes:
     """A request's bytes."""
     return orjson.dumps({"id": request_id, "plan": "web", **more})
+
+
+class LonelyLeases(MemoryStore):
+    """The sets of another store, with leases that nobody else sees, as on a network file system without locks."""
+
+    def __init__(self, shared: MemoryStore) -> None:
+        super().__init__(shared.name)
+        self._sets = shared._sets
 
 
 class Taker:
@@ -76,6 +91,7 @@ class Bench:
 
     def __init__(self, tmp_path: Path, *, announced: bool = False, verify: str = "checksums", node: str = "n1") -> None:
         self.now = datetime(2026, 11, 21, tzinfo=UTC)
+        self.ticks = 0.0
         self.journal = MemoryJournal()
         self.store = MemoryStore("disk")
         self.handler = TextHandler()
@@ -95,6 +111,7 @@ class Bench:
             scratch=self.tmp_path / "scratch",
             config_digest="0" * 64,
             clock=lambda: self.now,
+            leases=Leases(node=self.node, state=self.node, lease_seconds=60, monotonic=lambda: self.ticks),
         )
         sinks = {"spool": self.spool, "reply": self.reply}
         self.announcer = Announcer(self.journal, sinks, lambda: self.now)
@@ -110,13 +127,21 @@ class Bench:
             max_level=9,
             labels={"team": "a"},
         )
-        retry = RetryPolicy(attempts=3, first_delay=timedelta(seconds=10), max_delay=timedelta(hours=1))
+        retry = RetryPolicy(
+            attempts=3,
+            first_delay=timedelta(seconds=10),
+            max_delay=timedelta(hours=1),
+            patience=timedelta(hours=1),
+        )
+        self.watch = StoreWatch(lambda: self.now)
+        self.configured = Configured(
+            plans={WEB: plan}, rules=Rules(retry=retry, reply_to_allowed=("amq.gen-*",)), around=around
+        )
         self.pipeline = Pipeline(
+            self.configured,
             journal=self.journal,
             outbox=self.outbox,
-            plans={WEB: plan},
-            rules=Rules(retry=retry, reply_to_allowed=("amq.gen-*",)),
-            around=around,
+            stores=self.watch,
             held=self.held,
         )
 
@@ -167,7 +192,7 @@ def test_request_becomes_one_verified_set(bench: Bench) -> None:
 
     assert (data.outcome, data.exit_code, data.level, data.stores) == (Word.SUCCEEDED, 0, 0, ("disk",))
     assert data.verified == "checksums"
-    (stored,) = bench.pipeline._around.catalog.sets(bench.store, WEB)
+    (stored,) = bench.configured.around.catalog.sets(bench.store, WEB)
     assert stored.manifest.labels == {"team": "a", "run": "7"}
     assert stored.manifest.reason == "nightly"
     assert stored.manifest.request_id == "r1"
@@ -420,9 +445,9 @@ def test_set_of_another_worker_makes_the_outcome_duplicate(tmp_path: Path) -> No
 
 
 def test_worker_that_loses_the_race_reports_a_duplicate(tmp_path: Path) -> None:
-    """Both produced; the first commit wins, the other's parts are thrown away."""
+    """Both produced, because their leases do not meet; the first commit wins, the other's parts are thrown away."""
     first, second = Bench(tmp_path / "a", node="n1"), Bench(tmp_path / "b", node="n2")
-    second.store = first.store
+    second.store = LonelyLeases(first.store)
     second.handler.during = lambda job: None if list(first.store.names()) else first.run(asked()) and None
     second.wire()
 
@@ -469,6 +494,54 @@ def test_request_that_kills_its_worker_is_given_up(bench: Bench) -> None:
     assert bench.handler.jobs == []
 
 
+def test_request_waits_for_a_store_that_is_away(bench: Bench) -> None:
+    """It uses up no attempt, and succeeds when the store is back."""
+
+    class Away(MemoryStore):
+        def exists(self, name: SetName) -> bool:
+            raise StoreUnavailable("store disk: the directory is missing")
+
+    mended, bench.store = bench.store, Away("disk")
+    bench.wire()
+    bench.accept(Message(asked()))
+    for _ in range(10):
+        waiting = bench.work()
+        assert waiting.outcome is None
+        assert waiting.retry_at is not None
+        bench.now = waiting.retry_at
+    assert set(bench.watch.away()) == {"disk"}
+    bench.store = mended
+    bench.wire()
+
+    data = outcome(bench.work())
+
+    assert data.outcome is Word.SUCCEEDED
+    assert data.attempt == 1
+    assert not bench.watch.away()
+
+
+def test_request_does_not_wait_for_a_store_for_ever(bench: Bench) -> None:
+    """Nor beyond its deadline."""
+
+    class Away(MemoryStore):
+        def exists(self, name: SetName) -> bool:
+            raise StoreUnavailable("store disk: the directory is missing")
+
+    bench.store = Away("disk")
+    bench.wire()
+    bench.accept(Message(asked()))
+    bench.accept(Message(asked("r2", not_after="2026-11-21T00:00:04Z")))
+    bench.work()
+    hurried = outcome(bench.work("r2"))
+    bench.now += timedelta(hours=1)
+
+    patient = outcome(bench.work())
+
+    assert (hurried.outcome, hurried.exit_code) == (Word.FAILED, 7)
+    assert (patient.outcome, patient.exit_code) == (Word.FAILED, 7)
+    assert "directory is missing" in (patient.error or "")
+
+
 def test_set_that_cannot_be_read_back_is_withdrawn(bench: Bench) -> None:
     """It must not be listed, nor built upon."""
     commit_was_seen: list[SetName] = []
@@ -491,7 +564,7 @@ def test_set_that_cannot_be_read_back_is_withdrawn(bench: Bench) -> None:
 def test_removed_plan_ends_what_was_accepted_for_it(bench: Bench) -> None:
     """It ends in an outcome all the same."""
     bench.accept(Message(asked()))
-    bench.pipeline._plans = {}
+    bench.pipeline.use(replace(bench.configured, plans={}))
 
     data = outcome(bench.work())
 
@@ -545,6 +618,21 @@ def test_held_delivery_is_settled_when_the_outcome_is_out(tmp_path: Path) -> Non
 
     assert message.settled == [(Settlement.ACCEPT, "")]
     assert late.settled == [(Settlement.ACCEPT, "")]
+
+
+def test_held_delivery_is_put_off_while_its_request_waits_for_another_try(tmp_path: Path) -> None:
+    """It keeps no other from coming, and is settled when the outcome is out."""
+    bench = Bench(tmp_path, announced=True)
+    assert bench.held is not None
+    bench.handler.during = raising(TemporaryError("busy"))
+    message = Message(asked())
+    bench.accept(message)
+
+    waiting = bench.work()
+
+    assert waiting.retry_at is not None
+    assert message.deferred == [waiting.retry_at - bench.now]
+    assert message.settled == []
 
 
 def test_scratch_is_empty_afterwards(bench: Bench) -> None:
@@ -696,7 +784,7 @@ def test_labels_of_the_plan_stand_against_those_of_a_message(bench: Bench) -> No
     """The operator's word is used for routing."""
     bench.run(asked(labels={"team": "b"}))
 
-    (stored,) = bench.pipeline._around.catalog.sets(bench.store, WEB)
+    (stored,) = bench.configured.around.catalog.sets(bench.store, WEB)
     assert stored.manifest.labels == {"team": "a"}
 
 

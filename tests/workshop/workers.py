@@ -42,6 +42,7 @@ class Worker:
             "node": place.name,
             "state_dir": str(place / "state"),
             "drain_seconds": 5,
+            "lease_seconds": 5,
             "retry": {"attempts": 3, "first_delay_seconds": 0.2, "max_delay_seconds": 1},
             "log": {"level": "debug", "format": "json"},
             "stores": {"disk": {"kind": "local", "path": str(store)}},

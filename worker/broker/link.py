@@ -29,6 +29,9 @@ from worker.broker.rescue import RedisTransport, tolerant_frame_handler
 SWEEP_SECONDS: Final = 1.0
 """How long a pump sleeps at most: heartbeats and Redis' lost messages are looked after that often."""
 
+LEASE_SHARE: Final = 1 / 3
+"""The part of Redis' visibility timeout after which a lease is renewed: two renewals may fail before it ends."""
+
 _PARTIAL_FRAME_SECONDS: Final = 0.05
 """How long to wait for the rest of a frame; what was read of it is kept for the next time."""
 
@@ -129,7 +132,9 @@ class Link:
 
     @property
     def pause_seconds(self) -> float:
-        """How long `wait` may take without harm to the heartbeats."""
+        """How long `wait` may take without harm to the heartbeats, or to the leases of Redis."""
+        if self.kind is Kind.REDIS:
+            return min(SWEEP_SECONDS, self.settings.visibility_timeout_seconds * LEASE_SHARE)
         return min(SWEEP_SECONDS, (self._heartbeat_seconds or 60) / 4)
 
     def wait(self, *, wake: int | None = None, at_most: float = SWEEP_SECONDS) -> None:
@@ -211,6 +216,9 @@ class Link:
                     "unacked_key": f"{name}.unacked",
                     "unacked_index_key": f"{name}.unacked_index",
                     "unacked_mutex_key": f"{name}.unacked_mutex",
+                    # Held by whoever looks for what dead workers held. Killed meanwhile, it would keep all others from
+                    # looking, for kombu's five minutes. Two at once do no harm.
+                    "unacked_mutex_expire": 5,
                     # Every second look at an empty queue goes on to look for what dead workers held; kombu's tenth
                     # would add some ten seconds.
                     "unacked_restore_throttle": 2,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
+
+from amqp.exceptions import AMQPError
+from amqp.serialization import dumps
 
 from worker.broker.link import BrokerAway, Kind, Link, Unroutable
 
@@ -13,6 +17,8 @@ MAX_SHORT_STRING: Final = 255
 """Bytes in a name or a property of AMQP. Source: AMQP 0-9-1, 4.2.5.3 "Strings"."""
 
 _PERSISTENT = 2
+_MOST_HEADER_BYTES: Final = 100_000
+"""Of the 128 KiB that RabbitMQ takes in one frame; the other properties have to fit in as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +32,9 @@ class Outgoing:
     message_id: str | None = None
     correlation_id: str | None = None
     reply_to: str | None = None
+    priority: int | None = None
+    further: Mapping[str, object] = field(default_factory=dict)
+    """More properties, by their names in AMQP: type, app_id, timestamp."""
 
 
 class Outlet:
@@ -59,6 +68,7 @@ class Outlet:
         with self._link.translated(f"publish to {exchange or routing_key}"):
             prepared = self._channel.prepare_message(
                 message.body,
+                priority=message.priority,
                 content_type=message.content_type,
                 content_encoding=message.content_encoding,
                 headers=dict(message.headers),
@@ -98,8 +108,17 @@ class Outlet:
         self._returned = str(getattr(error, "reply_text", error))
 
 
+def writable(headers: Mapping[str, object]) -> bool:
+    """Whether these headers can be sent: not everything that was read can be written again."""
+    try:
+        return len(dumps("F", [dict(headers)])) <= _MOST_HEADER_BYTES
+    except (AMQPError, ValueError, TypeError, ArithmeticError, AttributeError, struct.error, RecursionError):
+        return False
+
+
 def _properties(message: Outgoing) -> dict[str, Any]:
     given = {
+        **message.further,
         "delivery_mode": _PERSISTENT,
         "message_id": message.message_id,
         "correlation_id": message.correlation_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -244,10 +245,12 @@ class ReplyWaiter:
             self._link.wait(at_most=remaining)
 
     def close(self) -> None:
-        """Delete the queue and let go of the connection; safe to repeat."""
+        """Delete the queue and let go of the connection; safe to repeat, raises nothing."""
         if self._link.kind is Kind.REDIS and self._channel.connection is not None:
-            self._channel.basic_cancel("reply")
-            self._channel.queue_purge(self.reply_to)
+            # Where the connection is broken, Redis forgets what comes after a while.
+            with contextlib.suppress(BrokerAway, BrokerRefused), self._link.translated("delete the reply queue"):
+                self._channel.basic_cancel("reply")
+                self._channel.queue_purge(self.reply_to)
         self._link.close()
 
     def __enter__(self) -> Self:

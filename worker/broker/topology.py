@@ -5,22 +5,31 @@
                                                                      |  refused, or delivered too often
               exchange `holdfast.dead` (topic) <---------------------+
                         +-> key = name of the queue -> queue `holdfast.requests.dead`
+
+ worker -> queue `holdfast.requests.retry.30` -> 30 s later -> queue `holdfast.requests`
 ```
 
 Redis has neither dead letter exchanges nor arguments of queues: there the worker itself puts what it refuses into
-`holdfast.requests.dead`.
+`holdfast.requests.dead`, and keeps what is to be tried again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Final
 
 import amqp
 
 from config.settings import Queue
 from worker.broker.link import BrokerRefused, Kind, Link
 
+RETRY_SECONDS: Final = (5, 30, 120, 600, 3_600)
+"""How long messages stay in the queues for later. One queue with a time for each message would not do: RabbitMQ lets
+go of the first in the queue only, and whatever is behind a long wait waits as well."""
+
+_LONGEST_BY_ROUNDS: Final = RETRY_SECONDS.index(600)
 _INEQUIVALENT = re.compile(
     r"inequivalent arg '(?P<argument>[^']*)'.*received (?P<wanted>.*) but current is (?P<present>.*)"
 )
@@ -44,6 +53,59 @@ def queue_arguments(settings: Queue) -> dict[str, object]:
     return arguments
 
 
+def retry_seconds(after: timedelta, *, rounds: int = 0) -> int:
+    """The shortest wait there is a queue for that is not shorter than this; else the longest.
+
+    Each round that was made before makes it longer, up to ten minutes: who waits for a day need not come every second.
+    """
+    wanted = max(after.total_seconds(), RETRY_SECONDS[min(rounds, _LONGEST_BY_ROUNDS)])
+    return next((seconds for seconds in RETRY_SECONDS if seconds >= wanted), RETRY_SECONDS[-1])
+
+
+def retry_queue(settings: Queue, seconds: int) -> str:
+    """The queue whose messages return to the queue of requests after so long."""
+    return f"{settings.name}.retry.{seconds}"
+
+
+def retry_arguments(settings: Queue, seconds: int) -> dict[str, object]:
+    """What RabbitMQ is told about such a queue.
+
+    It does not expire when it is unused: RabbitMQ would remove it with the messages in it, for instance when the queue
+    of requests had no leader for long.
+    """
+    arguments: dict[str, object] = {
+        "x-queue-type": settings.type,
+        "x-message-ttl": seconds * 1_000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": settings.name,
+    }
+    if settings.type == "quorum":
+        # By default a message is let go of before the other queue has it: a restart in between would lose it.
+        arguments["x-dead-letter-strategy"] = "at-least-once"
+        arguments["x-overflow"] = "reject-publish"  # a condition of the former; no length is set
+    return arguments
+
+
+def declare_retry_queue(link: Link, seconds: int) -> None:
+    """Make sure that the queue is there.
+
+    Raises BrokerRefused where the broker does not allow it, or has it in another form; the link stays usable.
+    """
+    name = retry_queue(link.settings, seconds)
+    channel = link.channel()  # of its own: a refusal closes it
+    _declare(
+        link,
+        f"queue {name}",
+        channel.queue_declare,
+        queue=name,
+        durable=True,
+        auto_delete=False,
+        arguments=retry_arguments(link.settings, seconds),
+    )
+    with link.translated("close a channel"):
+        channel.close()
+
+
 def declare_topology(link: Link) -> None:
     """Make sure that everything is there; changes nothing that is.
 
@@ -52,16 +114,15 @@ def declare_topology(link: Link) -> None:
     settings = link.settings
     channel = link.channel()
 
-    def declare(what: str, method: Callable[..., object], **arguments: object) -> None:
-        with link.translated(f"declare {what}"):
-            try:
-                method(**arguments)
-            except amqp.PreconditionFailed as error:
-                raise _other_form(what, str(error.reply_text), link) from error
-
     for name in (settings.exchange, settings.dead_letter_exchange, settings.events_exchange):
-        declare(
-            f"exchange {name}", channel.exchange_declare, exchange=name, type="topic", durable=True, auto_delete=False
+        _declare(
+            link,
+            f"exchange {name}",
+            channel.exchange_declare,
+            exchange=name,
+            type="topic",
+            durable=True,
+            auto_delete=False,
         )
     dead = dead_queue(settings)
     # The dead letters' queue first: a queue of requests without one would drop what is refused.
@@ -70,13 +131,22 @@ def declare_topology(link: Link) -> None:
         (settings.name, queue_arguments(settings), settings.exchange, settings.routing_keys),
     ):
         own = arguments if link.kind is Kind.AMQP else {}
-        declare(f"queue {name}", channel.queue_declare, queue=name, durable=True, auto_delete=False, arguments=own)
+        _declare(
+            link, f"queue {name}", channel.queue_declare, queue=name, durable=True, auto_delete=False, arguments=own
+        )
         for key in keys:
-            declare(
-                f"binding {key} of queue {name}", channel.queue_bind, queue=name, exchange=exchange, routing_key=key
-            )
+            what = f"binding {key} of queue {name}"
+            _declare(link, what, channel.queue_bind, queue=name, exchange=exchange, routing_key=key)
     with link.translated("close a channel"):
         channel.close()
+
+
+def _declare(link: Link, what: str, method: Callable[..., object], **arguments: object) -> None:
+    with link.translated(f"declare {what}"):
+        try:
+            method(**arguments)
+        except amqp.PreconditionFailed as error:
+            raise _other_form(what, str(error.reply_text), link) from error
 
 
 def _other_form(what: str, text: str, link: Link) -> BrokerRefused:

@@ -63,7 +63,7 @@ def _run(loaded: Loaded, request: BackupRequest, cancelled: threading.Event, *, 
     from worker.commands.progress import MeterWatcher, meter
     from worker.commands.summary import tell
 
-    with closing(build(loaded)) as app:
+    with closing(build(loaded, attended=True)) as app:
         try:
             with meter(wanted=not as_json) as shown:
                 watcher = JsonWatcher() if as_json else MeterWatcher(shown)

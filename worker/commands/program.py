@@ -18,6 +18,7 @@ from worker.commands import (
     demo,
     doctor,
     request,
+    requests,
     restore,
     run,
     schema,
@@ -75,6 +76,7 @@ def before(
 app.command("run", short_help="Run the worker.")(run.run)
 app.command("backup", short_help="Make one backup now.")(backup.backup)
 app.command("request", short_help="Ask a worker for a backup.")(request.request)
+app.add_typer(requests.app, name="requests", short_help="Look over requests, ask again, or drop them.")
 app.command("list", short_help="List what is stored.")(listing.list_sets)
 app.command("show", short_help="Show one set.")(show.show)
 app.command("restore", short_help="Bring a set back, or single paths of it.")(restore.restore)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import closing
 from datetime import datetime
 from enum import StrEnum
@@ -85,17 +86,23 @@ def request(
     loaded = session.load(ctx)
     settings = loaded.settings
     now = system_clock()
+    event_id = request_id or new_id(now)
     try:
         data = RequestData(
             plan=plan, operation=operation.value, level=wanted, reason=reason, labels=labels, not_after=deadline
         )
-        letter = caller.compose(data, node=settings.node, event_id=request_id or new_id(now), now=now)
+        letter = caller.compose(data, node=settings.node, event_id=event_id, now=now)
     except ValidationError as error:
         raise session.refused_value(error) from error
     way = caller.way_of(settings, to.value if to is not None else None)
-    if wait:
-        return _follow(settings, letter, way, timeout, as_json=as_json)
-    caller.send(settings, letter, way)
+    try:
+        if wait:
+            return _follow(settings, letter, way, timeout, as_json=as_json)
+        caller.send(settings, letter, way)
+    except TemporaryError as error:
+        # Perhaps it arrived, perhaps it is being worked on: with its id, asking again does no harm and tells.
+        again = f"repeat the command with --id {shlex.quote(event_id)}: the same id is the same request"
+        raise TemporaryError(error.message, hint=f"{error.hint}; {again}" if error.hint else again) from error
     if as_json:
         console.json_line({"request_id": letter.request_id, "plan": letter.plan, "to": way})
     else:
@@ -123,10 +130,8 @@ def _follow(settings: Settings, letter: Letter, way: Way, timeout: float | None,
             if data.outcome.is_outcome:
                 break
         else:
-            raise TemporaryError(
-                f"no outcome within {timeout:g} s" if timeout is not None else "no outcome came",
-                hint=f"the request {letter.request_id!r} goes on; see `holdfast status`",
-            )
+            limit = "no outcome came" if timeout is None else f"no outcome within {timeout:g} s"
+            raise TemporaryError(f"{limit}: the request goes on")
     if not as_json:
         tell(data, settings)
     return data.exit_code or 0

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from handlers.contract import PlanName
 from handlers.errors import HoldfastError
+from handlers.tools.lock import Lock
+from handlers.tools.removal import remove_tree
 from worker.commands import session
+from worker.commands.verify import VERIFY_LOCK, VERIFY_PREFIX
 
 if TYPE_CHECKING:
     from worker.stores.protocol import Store
 
 
 def run(ctx: typer.Context) -> int:
-    """Run the worker until SIGTERM or Ctrl-C: what runs is finished or handed back, then it ends."""
+    """Run the worker until SIGTERM or Ctrl-C: what runs is finished or handed back, then it ends.
+
+    SIGHUP makes it read its configuration again; one with a problem changes nothing.
+    """
     from worker import telemetry
     from worker.app import build, build_daemon
 
     loaded = session.load(ctx)
     telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
     with closing(build(loaded)) as app:
-        daemon = build_daemon(app)
+        daemon = build_daemon(app, lambda: session.read(ctx))
         _sweep(app.stores)
+        _sweep_scratch(loaded.settings.state_dir)
         return daemon.run()
 
 
@@ -39,3 +48,29 @@ def _sweep(stores: Mapping[str, Store]) -> None:
             logger.warning("store_not_swept", store=name, error=str(error), next="swept at the next start")
         else:
             logger.info("store_swept", store=name, removed=removed)
+
+
+def _sweep_scratch(state_dir: Path) -> None:
+    """Remove what dead processes were working in: a restore on trial may have left a whole subject there.
+
+    Where somebody works now, at the command line for instance, nothing is touched: the lock is held.
+    """
+    from worker.scheduler import plan_lock
+
+    for leftover in sorted((state_dir / "scratch").iterdir()):
+        if leftover.name.startswith(VERIFY_PREFIX):
+            _remove_unless_held(leftover, leftover / VERIFY_LOCK)
+        elif not leftover.name.startswith("."):
+            _remove_unless_held(leftover, plan_lock(state_dir, PlanName(leftover.name)))
+
+
+def _remove_unless_held(leftover: Path, lock_file: Path) -> None:
+    from loguru import logger
+
+    try:
+        lock = Lock.try_hold(lock_file)
+        if lock is not None:
+            with lock:
+                remove_tree(leftover)
+    except OSError as error:
+        logger.warning("scratch_not_swept", path=str(leftover), error=str(error), next="swept at the next start")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from config.load import Loaded
 
 # The pipeline logs these for whoever watches a daemon; a person at a command reads the same in its last lines.
-_TOLD_ANYWAY = frozenset({"request_failed", "request_postponed"})
+_TOLD_ANYWAY = frozenset({"request_failed", "request_postponed", "store_away"})
 
 Level = Literal["auto", "full", "incremental"] | int
 
@@ -51,23 +51,30 @@ def given(ctx: typer.Context) -> Globals:
 
 def load(ctx: typer.Context) -> Loaded:
     """The configuration, with the log set up as it and the flags say; raises ConfigError with every problem of it."""
-    from config.load import load as load_settings
-    from config.problems import ConfigError
     from worker import telemetry
 
+    loaded = read(ctx)
     options = given(ctx)
-    flags = {"log.level": options.log_level, "log.format": options.log_format}
-    try:
-        loaded = load_settings(options.config, flags=flags)
-    except ConfigError as error:
-        from worker.plans import with_plans
-
-        raise with_plans(error) from error
     if options.log_level is None and options.log_format is None:
         log_for_a_person()
     else:
         telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
     return loaded
+
+
+def read(ctx: typer.Context) -> Loaded:
+    """The configuration as it is now; raises ConfigError with every problem of it."""
+    from config.load import load as load_settings
+    from config.problems import ConfigError
+
+    options = given(ctx)
+    flags = {"log.level": options.log_level, "log.format": options.log_format}
+    try:
+        return load_settings(options.config, flags=flags)
+    except ConfigError as error:
+        from worker.plans import with_plans
+
+        raise with_plans(error) from error
 
 
 def log_for_a_person() -> None:

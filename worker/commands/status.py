@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from handlers.errors import TemporaryError
 from worker.commands import console, session
 from worker.commands.console import Cell
 from worker.commands.options import JsonOption
@@ -18,16 +20,57 @@ if TYPE_CHECKING:
 _SHOWN = 20
 
 
-def status(ctx: typer.Context, as_json: JsonOption = False) -> int:
+def status(
+    ctx: typer.Context,
+    as_json: JsonOption = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Only tell whether the worker can do its work: exit code 0, or 7.")
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Only tell whether the worker shows signs of life: exit code 0, or 7.")
+    ] = False,
+) -> int:
     """Show what runs and what waits, and each plan's newest set; works beside a running worker, and without one."""
+    settings = session.load(ctx).settings
+    if ready or live:
+        return _probe(settings.state_dir, ready=ready)
     from worker.overview import look
 
-    seen = look(session.load(ctx).settings)
+    seen = look(settings)
     if as_json:
         console.json_line(_document(seen))
     else:
         _tell(seen)
     return 0
+
+
+def _probe(state_dir: Path, *, ready: bool) -> int:
+    from handlers.tools.clock import system_clock
+    from worker.health import STALE, look
+
+    seen = look(state_dir, now=system_clock())
+    if seen is None:
+        raise TemporaryError(f"no worker runs with the state directory {state_dir}", hint="start it: `holdfast run`")
+    worker, silent = seen
+    if silent > STALE:
+        raise TemporaryError(
+            f"worker {worker.node} (pid {worker.pid}) has shown no sign of life for {silent.total_seconds():.0f} s",
+            hint="it is stuck or dead: look into its log, then start it again",
+        )
+    if ready and not worker.ready:
+        raise TemporaryError("; ".join(worker.causes))
+    console.out("ready" if ready else "alive")
+    return 0
+
+
+def _worker(seen: Overview) -> str:
+    from worker.health import STALE
+
+    if seen.worker is None:
+        return "none runs"
+    if seen.silent > STALE:
+        return f"no sign of life for {seen.silent.total_seconds():.0f} s (pid {seen.worker.pid})"
+    return "ready" if seen.worker.ready else f"not ready: {'; '.join(seen.worker.causes)}"
 
 
 def _tell(seen: Overview) -> None:
@@ -36,6 +79,7 @@ def _tell(seen: Overview) -> None:
     unsent = f"{seen.unsent:,} not taken by anybody yet" if seen.unsent else ""
     console.fields(
         (
+            ("worker", _worker(seen)),
             ("running", ", ".join(running) or "nothing"),
             ("requests", states or ("none" if seen.journal else "no worker has run with this state directory yet")),
             ("unfinished", f"{seen.unfinished:,}" if seen.unfinished else ""),
@@ -91,6 +135,9 @@ def _plan_row(plan: PlanOverview) -> Sequence[Cell]:
 
 def _document(seen: Overview) -> dict[str, object]:
     return {
+        "worker": None
+        if seen.worker is None
+        else {**seen.worker.model_dump(mode="json"), "silent_seconds": round(seen.silent.total_seconds(), 1)},
         "running": [plan.name for plan in seen.plans if plan.running],
         "requests": dict(seen.states),
         "unfinished": seen.unfinished,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from handlers.errors import HoldfastError, IntegrityError
+from handlers.tools.lock import Lock
 from worker.commands import console, session
 from worker.commands.options import BackupArgument, JsonOption
 
@@ -27,6 +28,11 @@ ScratchOption = Annotated[
     Path | None,
     typer.Option("--scratch", metavar="DIR", help="Where --deep restores to, with room for the whole set."),
 ]
+
+VERIFY_PREFIX = ".verify-"
+"""What the directories of `--deep` are called in the worker's scratch: no plan's name begins so."""
+VERIFY_LOCK = ".lock"
+"""A file in such a directory, locked as long as somebody works there."""
 
 # The worst first: what a script should hear when several things went wrong.
 _SEVERITY = (130, 6, 1, 7)
@@ -130,7 +136,7 @@ def _parents_first(item: StoredSet | Damaged) -> tuple[str, int, str]:
 
 @contextmanager
 def _scratch(wanted: Path | None, state_dir: Path) -> Iterator[Path]:
-    """An empty directory, removed afterwards; the name begins with a dot, as no plan's does."""
+    """A directory with nothing but a lock in it, removed afterwards."""
     import shutil
     import tempfile
 
@@ -138,8 +144,10 @@ def _scratch(wanted: Path | None, state_dir: Path) -> Iterator[Path]:
     room = wanted or (own if os.access(own, os.W_OK | os.X_OK) else None)
     if room is not None and not room.is_dir():
         raise session.Usage(f"scratch {room} is not a directory")
-    directory = Path(tempfile.mkdtemp(prefix=".verify-", dir=room))
+    directory = Path(tempfile.mkdtemp(prefix=VERIFY_PREFIX, dir=room))
     try:
-        yield directory
+        # Should we be killed, the next start of the worker sees by the lock that nobody works here any more.
+        with Lock.try_hold(directory / VERIFY_LOCK) or nullcontext():
+            yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -52,6 +53,14 @@ class Delivery(Protocol):
         When it has taken effect is the intake's affair: until then the message may arrive again.
         """
 
+    def defer(self, after: timedelta) -> None:
+        """Its request failed for a passing reason: nobody needs this arrival before so much time has passed.
+
+        From here on it keeps no other from being brought. The intake keeps it, or has its transport bring it again as
+        a redelivery; should this process die, it comes again in any case. It may still be settled, which changes
+        nothing where it is with the transport already. Any thread, safe to repeat, never blocks on a network.
+        """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
@@ -69,6 +78,10 @@ class Intake(Protocol):
     @property
     def name(self) -> str:
         """For logs and `status`."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be brought at this moment; None when all is well. Any thread."""
 
     def run(self, gate: Gate) -> None:
         """Bring deliveries until `stop`; returns when every settlement was carried out or handed back.

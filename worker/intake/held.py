@@ -7,6 +7,7 @@ every request whose outcome nobody has heard.
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 from worker.intake.delivery import Delivery, Settlement
 from worker.intake.wire import RequestId
@@ -35,6 +36,16 @@ class HeldDeliveries:
             deliveries = self._held.pop(request_id, [])
         for delivery in deliveries:
             delivery.settle(Settlement.ACCEPT)
+
+    def defer(self, request_id: RequestId, after: timedelta) -> None:
+        """The request is not tried again before so much time has passed: its deliveries keep no others from coming.
+
+        They stay held: where the intake could not put one off, its settlement is still owed.
+        """
+        with self._mutex:
+            deliveries = tuple(self._held.get(request_id, ()))
+        for delivery in deliveries:
+            delivery.defer(after)
 
     def hand_back(self) -> int:
         """Give everything back to where it came from; says how many."""

@@ -16,14 +16,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import ClassVar, Final, Literal
 
 from loguru import logger
 
 from config.settings import Queue
 from worker.broker.link import BrokerAway, BrokerRefused
+from worker.intake.arrival import Arrival
 from worker.intake.delivery import Gate, Settlement
-from worker.intake.queue_session import Arrival, Decision, QueueSession
+from worker.intake.queue_session import Decision, Later, QueueSession
 
 FIRST_PAUSE_SECONDS: Final = 0.2
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -40,11 +42,18 @@ class QueueDelivery:
     correlation_id: str | None
     redelivered: bool
     intake: str = "queue"
-    _decide: Callable[[Settlement, str], None] = field(repr=False)
+    _decide: Callable[[Settlement | Later, str], None] = field(repr=False)
 
     def settle(self, settlement: Settlement, reason: str = "") -> None:
         """Say what becomes of it; any thread, returns at once. The first word counts."""
         self._decide(settlement, reason)
+
+    def defer(self, after: timedelta) -> None:
+        """Put it off; any thread, returns at once.
+
+        RabbitMQ takes it back and brings it again as a redelivery; from Redis it stays here, with its lease renewed.
+        """
+        self._decide(Later(after=after), "")
 
 
 class QueueIntake:
@@ -52,7 +61,7 @@ class QueueIntake:
 
     With `journalled` settlement one message is on its way at a time, and none while there is no room: a message that is
     not wanted yet stays in the queue for another worker. With `announced` settlement up to `concurrency` messages are
-    held until their outcomes are out; a new one is sent for each that is settled.
+    held until their outcomes are out; a new one is sent for each that is settled or put off.
     """
 
     name: ClassVar[str] = "queue"
@@ -74,6 +83,7 @@ class QueueIntake:
         self._stopping = False
         self._closing = False
         self._lost: list[str] = []
+        self._survived: set[bytes] = set()
         self._away = False
         self._connected = self._ever_connected = False
 
@@ -120,9 +130,9 @@ class QueueIntake:
         self._wake.set()
 
     @property
-    def connected(self) -> bool:
-        """Whether the broker is there at this moment. Any thread."""
-        return self._connected
+    def trouble(self) -> str | None:
+        """Why nothing can be brought at this moment. Any thread."""
+        return None if self._connected or self._stopping else "the broker is not there"
 
     def _rest(self, seconds: float) -> None:
         # Whoever settles or pokes meanwhile does not make the broker come back sooner; `stop` is heard.
@@ -165,6 +175,7 @@ class QueueIntake:
                     self._wake.clear()
         except (BrokerAway, BrokerRefused):
             self._lost = session.abandon()
+            self._survived.update(arrival.digest for arrival in session.unsettled())
             raise
         finally:
             self._connected = False
@@ -176,9 +187,11 @@ class QueueIntake:
         if (reason := arrival.refusal(self._settings.max_request_bytes)) is not None:
             session.settle(arrival, Settlement.REJECT, reason)
             return
+        if self._is_worn(arrival) and session.defer(arrival, timedelta()):
+            return
 
-        def decide(settlement: Settlement, reason: str) -> None:
-            self._decisions.put(Decision(session=session, arrival=arrival, settlement=settlement, reason=reason))
+        def decide(verdict: Settlement | Later, reason: str) -> None:
+            self._decisions.put(Decision(session=session, arrival=arrival, verdict=verdict, reason=reason))
             self._wake.set()
 
         gate.deliver(
@@ -196,6 +209,14 @@ class QueueIntake:
         self._make_way(session, gate)
         self._settle(session)
 
+    def _is_worn(self, arrival: Arrival) -> bool:
+        """Whether it comes again and again, although this very process had it and lives.
+
+        Acknowledgement timeouts and lost connections count against the delivery limit like the deaths of workers. A
+        request whose work outlasts many of them would end among the dead letters while it is worked on.
+        """
+        return arrival.failed_deliveries * 2 > self._settings.delivery_limit and arrival.digest in self._survived
+
     def _make_way(self, session: QueueSession, gate: Gate) -> None:
         if self._stopping:
             session.pause()
@@ -212,16 +233,24 @@ class QueueIntake:
             while True:
                 decision = self._decisions.get_nowait()
                 busy = True
-                if decision.session is session:
-                    session.settle(decision.arrival, decision.settlement, decision.reason)
-                else:
-                    logger.info(
-                        "queue_settlement_dropped",
-                        message_id=decision.arrival.message_id,
-                        settlement=str(decision.settlement),
-                        next="the connection it came by is gone: the broker delivers the message again",
-                    )
+                self._carry_out(session, decision)
         return busy
+
+    def _carry_out(self, session: QueueSession, decision: Decision) -> None:
+        arrival, verdict = decision.arrival, decision.verdict
+        if not isinstance(verdict, Later):
+            self._survived.discard(arrival.digest)
+        if decision.session is not session:
+            logger.info(
+                "queue_settlement_dropped",
+                message_id=arrival.message_id,
+                settlement=str(verdict),
+                next="the connection it came by is gone: the broker delivers the message again",
+            )
+        elif isinstance(verdict, Later):
+            session.defer(arrival, verdict.after)
+        else:
+            session.settle(arrival, verdict, decision.reason)
 
     def _say_away(self, error: BrokerAway | BrokerRefused) -> None:
         # Once for each time it goes away, not once for each attempt.

@@ -4,102 +4,33 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from loguru import logger
-
 from config.settings import Queue
-from worker.broker.link import BrokerAway, BrokerRefused, Kind, Link, Unroutable, body_of
-from worker.broker.outlet import MAX_SHORT_STRING, Outgoing, Outlet
-from worker.broker.rescue import UNREADABLE_HEADER
-from worker.broker.topology import dead_queue, declare_topology
+from worker.broker.leases import Leases
+from worker.broker.link import BrokerAway, BrokerRefused, Kind, Link, body_of
+from worker.broker.topology import declare_topology, retry_seconds
+from worker.intake.arrival import RETURNS_HEADER, Arrival
+from worker.intake.copies import Copies
 from worker.intake.delivery import Settlement
-
-REASON_HEADER: Final = "x-holdfast-reason"
-"""On a dead letter: why it was refused."""
-
-QUEUE_HEADER: Final = "x-holdfast-queue"
-"""On a dead letter: the queue it was taken from."""
 
 LONGEST_HOLD: Final = timedelta(days=7)
 """How long RabbitMQ (3.12 and later) may wait for a settlement that is given when the outcome is out."""
 
 _CONSUMER_TIMEOUT_SINCE: Final = (3, 12)
-_LONGEST_REASON: Final = 2_000
-_LONGEST_HEADERS: Final = 16_000
-"""Characters copied of the headers of a refused message. RabbitMQ takes 128 KiB, the longest character has 4 bytes."""
-_NOT_COPIED: Final = frozenset({"CC", "BCC", "x-death", "x-delivery-count", UNREADABLE_HEADER})
-"""Headers that a copy does without: the first two would send it to further queues, the rest speaks of the original."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Arrival:
-    """A message as it came off the wire."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """It is not needed before so much time has passed."""
 
-    tag: Any
-    body: bytes
-    headers: Mapping[str, object]
-    properties: Mapping[str, object]
-    redelivered: bool
+    after: timedelta
 
-    @property
-    def message_id(self) -> str | None:
-        """The producer's id for the message."""
-        return self._text("message_id")
-
-    @property
-    def reply_to(self) -> str | None:
-        """The queue that wants the outcome."""
-        return self._text("reply_to")
-
-    @property
-    def correlation_id(self) -> str | None:
-        """What the caller wants to hear back with the outcome."""
-        return self._text("correlation_id")
-
-    def refusal(self, max_bytes: int) -> str | None:
-        """Why this cannot be a request, as far as the transport can tell."""
-        if (unreadable := self.headers.get(UNREADABLE_HEADER)) is not None:
-            return str(unreadable)
-        if len(self.body) > max_bytes:
-            return f"the message has {len(self.body)} bytes, queue.max_request_bytes allows {max_bytes}"
-        return None
-
-    def dead_letter(self, reason: str, queue: str) -> Outgoing:
-        """A copy that tells why it was refused. It does not expire, and goes nowhere but to the dead letters."""
-        return Outgoing(
-            body=self.body,
-            content_type=self._text("content_type"),
-            content_encoding=self._text("content_encoding"),
-            headers={**self._plain_headers(), REASON_HEADER: reason[:_LONGEST_REASON], QUEUE_HEADER: queue},
-            message_id=self.message_id,
-            correlation_id=self.correlation_id,
-            reply_to=self.reply_to,
-        )
-
-    def _plain_headers(self) -> dict[str, object]:
-        # Only what can be written again, and no more than fits into one frame together with our own.
-        headers: dict[str, object] = {}
-        left = _LONGEST_HEADERS
-        for name, value in self.headers.items():
-            if name in _NOT_COPIED or not isinstance(name, str):
-                continue
-            plain = value if isinstance(value, str | bool | int | float) else f"({type(value).__name__})"
-            left -= len(name) + (len(plain) if isinstance(plain, str) else 9)
-            if left < 0:
-                break
-            headers[name] = plain
-        return headers
-
-    def _text(self, name: str) -> str | None:
-        # In AMQP these are short strings; in Redis anything that is JSON.
-        value = self.properties.get(name)
-        if not isinstance(value, str) or not value or len(value.encode("utf-8", "surrogatepass")) > MAX_SHORT_STRING:
-            return None
-        return value
+    def __str__(self) -> str:
+        return f"in {self.after.total_seconds():.0f} s again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +39,8 @@ class Decision:
 
     session: QueueSession
     arrival: Arrival
-    settlement: Settlement
-    reason: str
+    verdict: Settlement | Later
+    reason: str = ""
 
 
 class QueueSession:
@@ -132,6 +63,8 @@ class QueueSession:
         self._consumers = 0
         self._arrived: deque[Arrival] = deque()
         self._unsettled: dict[Any, Arrival] = {}
+        self._deferred: set[Any] = set()
+        self._leases: Leases | None = None
         self._consuming = False
         self._link = Link(settings, role=f"intake {node}", heartbeats=True)
         try:
@@ -140,10 +73,13 @@ class QueueSession:
             self._channel = self._link.channel()
             if self._link.kind is Kind.AMQP:
                 self._channel.callbacks = _OneCallback(self._on_message)
-            self._outlet = Outlet(self._link)
+            else:
+                self._leases = Leases(self._link, self._channel)
+            self._copies = Copies(self._link)
             with self._link.translated("set the prefetch count"):
                 self._channel.basic_qos(0, self._prefetch, False)
-            self._take_back(lost)
+            if self._leases is not None:
+                self._leases.give_up(lost)
         except (BrokerAway, BrokerRefused):
             self._link.abandon()
             raise
@@ -155,8 +91,8 @@ class QueueSession:
 
     @property
     def holds(self) -> bool:
-        """Whether there are messages that have not been settled."""
-        return bool(self._unsettled)
+        """Whether there are messages that have not been settled, nor put off."""
+        return len(self._unsettled) > len(self._deferred)
 
     def consume(self) -> None:
         """Let the broker send messages; safe to repeat."""
@@ -186,7 +122,10 @@ class QueueSession:
                 self._channel.basic_cancel(self._consumer_tag)
 
     def receive(self) -> None:
-        """Take in what the broker has sent, and keep the connection alive; never waits."""
+        """Take in what the broker has sent, and keep connection and messages alive; never waits."""
+        if self._leases is not None:
+            # First: receiving looks for leases that have ended, ours among them.
+            self._leases.renew(self._unsettled)
         self._link.drain()
         self._link.beat()
 
@@ -202,7 +141,7 @@ class QueueSession:
         """Carry out what was decided; a second decision about the same arrival changes nothing."""
         if arrival.tag not in self._unsettled:
             return
-        if settlement is Settlement.REJECT and not self._bury(arrival, reason):
+        if settlement is Settlement.REJECT and not self._copies.bury(arrival, reason):
             settlement = Settlement.HAND_BACK
         with self._link.translated("settle"):
             if settlement is Settlement.HAND_BACK:
@@ -210,6 +149,26 @@ class QueueSession:
             else:
                 self._channel.basic_ack(arrival.tag)
         del self._unsettled[arrival.tag]
+        if arrival.tag in self._deferred:
+            self._deferred.discard(arrival.tag)
+            self._make_room()
+
+    def defer(self, arrival: Arrival, after: timedelta) -> bool:
+        """Free the place of a message that is not needed before so much time has passed.
+
+        RabbitMQ gets it back and brings it again when it is due, at most an hour from now: True. Redis could not: there
+        it stays with us, for whoever settles it later, as it does where RabbitMQ allows no further queue: False.
+        """
+        if arrival.tag not in self._unsettled or arrival.tag in self._deferred:
+            return False
+        if self._leases is not None:
+            self._deferred.add(arrival.tag)
+            self._make_room()
+            return False
+        if not self._copies.send_round(arrival, retry_seconds(after, rounds=arrival.returns)):
+            return False
+        self.settle(arrival, Settlement.ACCEPT)
+        return True
 
     def close(self) -> None:
         """Hand back what is unsettled and say goodbye; safe to repeat, also after `abandon`."""
@@ -218,7 +177,11 @@ class QueueSession:
     def abandon(self) -> list[str]:
         """Let go of a broken connection; gives what the next session must ask back, because no broker does."""
         self._link.abandon()
-        return [str(tag) for tag in self._unsettled] if self._link.kind is Kind.REDIS else []
+        return [str(tag) for tag in self._unsettled] if self._leases is not None else []
+
+    def unsettled(self) -> list[Arrival]:
+        """What arrived and has not been settled."""
+        return list(self._unsettled.values())
 
     @property
     def _consumer_tag(self) -> str:
@@ -237,47 +200,15 @@ class QueueSession:
             body=body_of(message),
             headers=message.headers or {},
             properties=message.properties,
-            redelivered=bool(message.delivery_info.get("redelivered")),
+            redelivered=bool(message.delivery_info.get("redelivered")) or RETURNS_HEADER in (message.headers or {}),
         )
         self._unsettled[arrival.tag] = arrival
         self._arrived.append(arrival)
 
-    def _bury(self, arrival: Arrival, reason: str) -> bool:
-        """Put a copy with the reason among the dead letters; says whether one is safe there.
-
-        If we die between this and the acknowledgement the message comes again and is refused again: a second copy,
-        never none. The broker's own way to the dead letters could not carry the reason.
-        """
-        log = logger.bind(queue=self._settings.name, message_id=arrival.message_id, reason=reason[:_LONGEST_REASON])
-        for attempt in ("as it is", "declared anew"):
-            try:
-                self._publish_dead(arrival, reason)
-            except Unroutable as error:
-                if attempt == "declared anew":
-                    log.error("queue_dead_letter_impossible", error=str(error), next="the message stays in the queue")
-                    return False
-                declare_topology(self._link)
-            else:
-                break
-        log.warning("queue_message_rejected", next=f"look at queue {dead_queue(self._settings)}")
-        return True
-
-    def _publish_dead(self, arrival: Arrival, reason: str) -> None:
-        settings, amqp = self._settings, self._link.kind is Kind.AMQP
-        self._outlet.publish(
-            arrival.dead_letter(reason, settings.name),
-            exchange=settings.dead_letter_exchange if amqp else "",
-            routing_key=settings.name if amqp else dead_queue(settings),
-            mandatory=True,
-        )
-
-    def _take_back(self, lost: Sequence[str]) -> None:
-        if not lost or self._link.kind is not Kind.REDIS:
-            return
-        # What a broken connection held is nobody's: Redis would keep it until the visibility timeout has passed.
-        with self._link.translated("take back"):
-            for tag in lost:
-                self._channel.qos.restore_by_tag(tag)
+    def _make_room(self) -> None:
+        # What is put off counts among what Redis has sent ahead: for each, one more may come.
+        if self._leases is not None:
+            self._leases.make_room(self._prefetch + len(self._deferred))
 
 
 class _OneCallback(dict[str, Callable[[Any], None]]):

@@ -80,7 +80,7 @@ class SpoolIntake:
         self._waiting: deque[str] = deque()
         self._stuck: set[str] = set()
         self._unread: list[Claim] = []
-        self._troubled = False
+        self._trouble: str | None = None
         self._told_stuck = False
         # Moments of the monotonic clock.
         self._look_at = 0.0
@@ -92,6 +92,11 @@ class SpoolIntake:
     def name(self) -> str:
         """For logs and `status`."""
         return "spool"
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be brought at this moment. Any thread."""
+        return self._trouble
 
     def run(self, gate: Gate) -> None:
         """Bring deliveries until `stop`, carry out settlements until `close`."""
@@ -133,8 +138,8 @@ class SpoolIntake:
             delivery = self._bring(room, hints)
         except OSError as error:
             self._look_by(_TROUBLE_SECONDS)
-            if not self._troubled:
-                self._troubled = True
+            if self._trouble is None:
+                self._trouble = str(error)
                 logger.error(
                     "spool_trouble",
                     spool=str(self._directories.path),
@@ -142,8 +147,8 @@ class SpoolIntake:
                     next=f"tries again every {_TROUBLE_SECONDS:g} seconds; requests wait in the spool",
                 )
             return None
-        if self._troubled:
-            self._troubled = False
+        if self._trouble is not None:
+            self._trouble = None
             logger.info("spool_recovered", spool=str(self._directories.path))
         return delivery
 
@@ -328,3 +333,6 @@ class SpoolDelivery:
     def settle(self, settlement: Settlement, reason: str = "") -> None:
         """Carried out and durable on return, unless the disk refuses: then it is tried again."""
         self.claims.settle(self.claim, settlement, reason)
+
+    def defer(self, after: timedelta) -> None:
+        """Nothing to do: it stays in its slot, where it is in nobody's way, and is adopted should this worker die."""

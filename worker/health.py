@@ -1,0 +1,100 @@
+"""Shows from outside whether the worker lives, and whether it can do its work: one small file in the state directory.
+
+The file keeps its size and is written over in place, so that a full disk, which it is to tell of, does not silence it.
+Nobody's promise depends on it: it is not fsynced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from loguru import logger
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from handlers.errors import PermanentError
+
+FILE = "health.json"
+FILE_BYTES = 4096
+"""One page: a reader sees the old content or the new one."""
+STALE = timedelta(seconds=30)
+"""A worker that has not written for so long is stuck, or dead."""
+
+_LONGEST_CAUSE = 300
+_MOST_CAUSES = 8
+
+
+class Health(BaseModel):
+    """A worker's word about itself."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pid: int
+    node: str
+    started: datetime
+    causes: tuple[str, ...] = ()
+    """Why it cannot do its work now; none when it is ready."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can do its work."""
+        return not self.causes
+
+
+class HealthFile:
+    """Written by the worker, again and again; for one thread."""
+
+    def __init__(self, state_dir: Path, node: str, started: datetime) -> None:
+        """Raises PermanentError where the file cannot be made: the state directory is of no use then."""
+        self._path = state_dir / FILE
+        self._node = node
+        self._started = started
+        self._failing = False
+        try:
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise PermanentError(
+                f"{self._path} cannot be written: {error.strerror}", hint="state_dir has to belong to the worker"
+            ) from error
+
+    def beat(self, causes: Sequence[str]) -> None:
+        """A sign of life, with what keeps the worker from its work."""
+        content = self._content(causes)
+        try:
+            os.pwrite(self._descriptor, content.ljust(FILE_BYTES - 1) + b"\n", 0)
+            os.utime(self._descriptor)
+        except OSError as error:
+            if not self._failing:
+                logger.warning("health_not_written", path=str(self._path), error=str(error), next="tried again")
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _content(self, causes: Sequence[str]) -> bytes:
+        shown = tuple(cause[:_LONGEST_CAUSE] for cause in causes[:_MOST_CAUSES])
+        while True:
+            health = Health(pid=os.getpid(), node=self._node, started=self._started, causes=shown)
+            content = health.model_dump_json().encode()
+            if len(content) < FILE_BYTES:
+                return content
+            shown = shown[:-1] if len(shown) > 1 else ("see the log",)
+
+    def close(self) -> None:
+        """The worker ends in good order: nobody is to wait for its next sign of life."""
+        os.close(self._descriptor)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def look(state_dir: Path, *, now: datetime) -> tuple[Health, timedelta] | None:
+    """What the worker of this state directory said last, and how long ago; None where none runs, or none ever did."""
+    path = state_dir / FILE
+    try:
+        health = Health.model_validate_json(path.read_bytes())
+        beat = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (OSError, ValidationError):
+        return None
+    return health, max(now - beat, timedelta())
