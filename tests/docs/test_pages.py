@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-import orjson
 import pytest
 
-from tests.services.rabbitmq import RabbitMQ
-from tests.workshop.workers import HOLDFAST, Hire, wait_for
+from tests.workshop.workers import HOLDFAST
 from worker.lifecycle import LEGAL_MOVES, State, next_step
 
 ROOT = Path(__file__).parents[2]
@@ -77,22 +74,6 @@ def test_readme_configuration_is_one(tmp_path: Path) -> None:
     done = subprocess.run([HOLDFAST, "--config", config, "config", "check"], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
-
-
-def test_kombu_producer_of_the_page_works(hire: Hire, tmp_path: Path, rabbitmq: RabbitMQ) -> None:
-    """Copied and pasted."""
-    snippet = re.search(r"```python\n(.*?)```", (DOCS / "requests.md").read_text(), re.DOTALL)
-    assert snippet is not None
-    (tmp_path / "subject").mkdir()
-    (tmp_path / "subject" / "file").write_text("x")
-    worker = hire(tmp_path / "n1", tmp_path / "subject", tmp_path / "store", queue={"url": rabbitmq.url})
-    worker.start()
-    wait_for(lambda: b"queue_connected" in worker.log.read_bytes(), what="the broker connection")
-
-    subprocess.run([sys.executable, "-c", f"BROKER_URL = {rabbitmq.url!r}\n{snippet[1]}"], check=True)
-
-    wait_for(lambda: worker.outcomes() == ["succeeded"], what="the outcome")
-    assert orjson.loads((worker.sets()[0] / "manifest.json").read_bytes())["reason"] == "the dump is ready"
 
 
 def test_our_packages_belong_to_us_alone() -> None:
