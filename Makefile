@@ -31,7 +31,7 @@ test: $(BIN)/holdfast services
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(BIN)/holdfast
 	$(BIN)/ruff format --check --quiet .

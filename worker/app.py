@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta, tzinfo
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 from zoneinfo import ZoneInfo
 
 from tzlocal import get_localzone
@@ -109,11 +110,7 @@ def build(loaded: Loaded, *, clock: Clock = system_clock, attended: bool = False
         clock=clock,
         wake=announcer.wake,
     )
-    watch = StoreWatch(
-        clock,
-        first_rest=timedelta(seconds=settings.retry.first_delay_seconds),
-        longest_rest=timedelta(seconds=settings.retry.max_delay_seconds),
-    )
+    watch = StoreWatch(clock, **rests(settings))
     leases = Leases(node=settings.node, state=state_id(settings.state_dir), lease_seconds=settings.lease_seconds)
     rules = _configured(loaded, stores, found, clock, leases)
     if attended:
@@ -161,6 +158,21 @@ def _configured(
     )
     allowed = settings.queue.reply_to_allowed if settings.queue else ()
     return Configured(plans=found, rules=Rules(retry=retry, reply_to_allowed=allowed), around=around)
+
+
+class Rests(TypedDict):
+    """How long a store that is away is left alone."""
+
+    first_rest: timedelta
+    longest_rest: timedelta
+
+
+def rests(settings: Settings) -> Rests:
+    """As long as a request waits for its next try."""
+    return Rests(
+        first_rest=timedelta(seconds=settings.retry.first_delay_seconds),
+        longest_rest=timedelta(seconds=settings.retry.max_delay_seconds),
+    )
 
 
 def slots(settings: Settings) -> Slots:

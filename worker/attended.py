@@ -16,7 +16,6 @@ from worker.events import EventData, ExitCode
 from worker.intake.wire import BackupRequest
 from worker.lifecycle import IllegalMove
 from worker.scheduler import plan_lock
-from worker.steps import take_limits
 
 POLL_SECONDS = 0.2
 
@@ -38,7 +37,6 @@ def run_now(
     app.pipeline.require_allowed(request)
     # The lock first: a request in the journal that nobody works on is taken by whoever holds the plan next.
     with _hold(app, request, cancelled, on_wait):
-        take_limits(app.configured.plans[PlanName(request.data.plan)])  # this process is here for nothing else
         entry = app.pipeline.begin_manual(request)
         while entry.outcome is None and not cancelled.is_set():
             if entry.retry_at is not None:

@@ -29,7 +29,8 @@ from worker.scheduler import Scheduler
 from worker.store_watch import StoreWatch
 
 CANCEL_SECONDS = 10.0
-"""How long cancelled work gets to end its programs."""
+"""How long cancelled work gets to end its programs before we say that it does not."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 FORGET_SECONDS = 3600.0
 """Between two looks for requests that are old enough to be forgotten."""
 BEAT_SECONDS = 5.0
@@ -77,17 +78,46 @@ class Daemon:
         self._broken: str | None = None
         self._mutex = threading.Lock()
         self._aside: list[Delivery] = []
+        self._journal_away = False
 
-    def run(self) -> int:
+    def run(self, prepare: Callable[[], None] = lambda: None) -> int:
         """Work until SIGTERM or SIGINT; returns the exit code: 0 after a drain, 1 when a part of the worker died.
 
-        SIGHUP has the configuration read again.
+        `prepare` is done before anything is taken in. SIGHUP has the configuration read again. Signals that come after
+        the end change nothing any more.
         """
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
-        side = [self._start("scheduler", self._scheduler.run), self._start("announcer", self._announcer.run)]
-        brought = [self._start(f"intake-{intake.name}", self._run_intake(intake)) for intake in self._intakes]
-        logger.info("worker_started", intakes=[intake.name for intake in self._intakes])
+        side: list[threading.Thread] = []
+        brought: list[threading.Thread] = []
+        try:
+            self._prepare(prepare)
+            if not self._stop.is_set():
+                side += [self._start("scheduler", self._scheduler.run), self._start("announcer", self._announcer.run)]
+                brought += [self._start(f"intake-{intake.name}", self._run_intake(intake)) for intake in self._intakes]
+                logger.info("worker_started", intakes=[intake.name for intake in self._intakes])
+            self._watch()
+        except Exception as error:  # noqa: BLE001 - this thread's root: it must not leave the others alone
+            logger.opt(exception=error).error("thread_died", thread="main")
+            self._fail(f"main: {type(error).__name__}: {error}")
+        self._end(side, brought)
+        self._health.close()
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        if self._broken is not None:
+            logger.error("worker_broken", reason=self._broken, next="the process ends; whoever runs it starts it again")
+            return 1
+        logger.info("worker_stopped")
+        return 0
+
+    def _prepare(self, prepare: Callable[[], None]) -> None:
+        # In a thread of its own, so that we show signs of life however long it takes.
+        thread = self._start("prepare", prepare, lasting=False)
+        while thread.is_alive():
+            self._health.beat(["it is starting"])
+            thread.join(BEAT_SECONDS)
+
+    def _watch(self) -> None:
         while not self._stop.is_set():
             if self._reload_wanted.is_set():
                 self._reload_wanted.clear()
@@ -98,13 +128,6 @@ class Daemon:
             self._health.beat(self._causes())
             self._awake.wait(BEAT_SECONDS)
             self._awake.clear()
-        self._end(side, brought)
-        self._health.close()
-        if self._broken is not None:
-            logger.error("worker_broken", reason=self._broken, next="the process ends; whoever runs it starts it again")
-            return 1
-        logger.info("worker_stopped")
-        return 0
 
     def accept(self, delivery: Delivery) -> None:
         """Take in one delivery; the intakes call this through their gate.
@@ -116,7 +139,7 @@ class Daemon:
             entry = self._pipeline.accept(delivery)
         except JournalUnavailable as error:
             with self._mutex:
-                first = not self._aside
+                first, self._journal_away = not self._journal_away, True
                 self._aside.append(delivery)
             if first:
                 logger.error("journal_away", error=str(error), next="nothing is taken in until it can be written")
@@ -132,16 +155,20 @@ class Daemon:
             for name, away in self._store_watch.away().items()
         ]
         causes += [f"intake {intake.name}: {intake.trouble}" for intake in self._intakes if intake.trouble]
-        if self._aside or self._scheduler.journal_away:
+        if self._journal_away or self._scheduler.journal_away:
             causes.append("the journal cannot be written: look at the disk of state_dir")
+        if waiting := self._scheduler.full_of:
+            causes.append(f"nothing more is taken in: {waiting} accepted requests wait and cannot begin (max_accepted)")
         return ["it is stopping", *causes] if self._stop.is_set() else causes
 
     def _take_in_again(self) -> None:
         with self._mutex:
             aside, self._aside = self._aside, []
         for delivery in aside:
+            self._health.beat(self._causes())  # each may take a while to fail
             self.accept(delivery)
         if aside and not self._aside:
+            self._journal_away = False
             logger.info("journal_back")
             self.on_room()
 
@@ -176,7 +203,7 @@ class Daemon:
     def _gate(self) -> Gate:
         def room() -> int:
             try:
-                return 0 if self._aside else self._scheduler.room()
+                return 0 if self._journal_away else self._scheduler.room()
             except HoldfastError:
                 return 0  # the journal is away: whoever needs it next says so
 
@@ -185,7 +212,7 @@ class Daemon:
     def _run_intake(self, intake: Intake) -> Callable[[], None]:
         return lambda: intake.run(self._gate())
 
-    def _start(self, name: str, body: Callable[[], None]) -> threading.Thread:
+    def _start(self, name: str, body: Callable[[], None], *, lasting: bool = True) -> threading.Thread:
         def root() -> None:
             try:
                 body()
@@ -197,7 +224,7 @@ class Daemon:
                 self.on_bug(error)
                 raise
             else:
-                if not self._stop.is_set():
+                if lasting and not self._stop.is_set():
                     self._fail(f"{name} ended before its time")
 
         # Not daemonic: the process must not end under a thread that is writing.
@@ -230,7 +257,11 @@ class Daemon:
         if not self._wait_for_work():
             logger.warning("work_cancelled", requests=list(self._scheduler.running().values()))
             self._scheduler.cancel()
-            self._scheduler.wait_idle(CANCEL_SECONDS)
+            if not self._scheduler.wait_idle(CANCEL_SECONDS):
+                logger.warning("work_does_not_end", requests=list(self._scheduler.running().values()))
+            # It writes to the journal at its end: that must not be closed before.
+            while not self._scheduler.wait_idle(BEAT_SECONDS):
+                self._health.beat(self._causes())
         self._announcer.stop()
         for thread in side:
             thread.join()

@@ -10,6 +10,8 @@ from datetime import timedelta
 
 from handlers.errors import Cancelled, HoldfastError, TemporaryError
 
+LONGEST_WAIT = timedelta(minutes=5)
+"""Between two looks at what may be back any moment."""
 BUG_ATTEMPTS = 2
 """How often a request is begun that runs into an unexpected exception; more of the same seldom helps."""
 
@@ -66,8 +68,9 @@ def disposition(
 ) -> Disposition:
     """What to do after the attempt-th try (from 1) ended in this error; jitter in [0, 1) spreads the delay.
 
-    `waited` has passed since the request was accepted; `left` is the time to its deadline, None without one: a try that
-    would begin after it is not made. Neither counts for a request in other hands: it may be succeeding there.
+    `waited` has passed since it began to wait for what it has no share in; `left` is the time to its deadline, None
+    without one: a try that would begin after it is not made. Neither counts for a request in other hands: it may be
+    succeeding there.
     """
     if isinstance(error, TemporaryError) and error.in_other_hands:
         return Wait(after=error.retry_after or policy.first_delay)
@@ -104,6 +107,6 @@ def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> timedelta:
 
 
 def patient(waited: timedelta, policy: RetryPolicy, jitter: float) -> timedelta:
-    """A quarter of what was waited so far, at least the first delay, at most the longest; spread like `backoff`."""
-    full = min(max(waited / 4, policy.first_delay), policy.max_delay)
+    """A quarter of what was waited so far, at least the first delay, at most five minutes; spread like `backoff`."""
+    full = min(max(waited / 4, policy.first_delay), policy.max_delay, LONGEST_WAIT)
     return full * (0.5 + jitter / 2)

@@ -54,16 +54,20 @@ class HealthFile:
         self._started = started
         self._failing = False
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = _open(self._path)
         except OSError as error:
             raise PermanentError(
                 f"{self._path} cannot be written: {error.strerror}", hint="state_dir has to belong to the worker"
             ) from error
+        self.beat(["it is starting"])
 
     def beat(self, causes: Sequence[str]) -> None:
         """A sign of life, with what keeps the worker from its work."""
         content = self._content(causes)
         try:
+            if not self._is_ours():  # another worker of this directory has ended, or somebody tidied up
+                os.close(self._descriptor)
+                self._descriptor = _open(self._path)
             os.pwrite(self._descriptor, content.ljust(FILE_BYTES - 1) + b"\n", 0)
             os.utime(self._descriptor)
         except OSError as error:
@@ -74,7 +78,9 @@ class HealthFile:
             self._failing = False
 
     def _content(self, causes: Sequence[str]) -> bytes:
-        shown = tuple(cause[:_LONGEST_CAUSE] for cause in causes[:_MOST_CAUSES])
+        # Names of files in causes may be no UTF-8.
+        clean = (cause[:_LONGEST_CAUSE].encode("utf-8", "backslashreplace").decode() for cause in causes)
+        shown = tuple(clean)[:_MOST_CAUSES]
         while True:
             health = Health(pid=os.getpid(), node=self._node, started=self._started, causes=shown)
             content = health.model_dump_json().encode()
@@ -84,9 +90,20 @@ class HealthFile:
 
     def close(self) -> None:
         """The worker ends in good order: nobody is to wait for its next sign of life."""
+        with suppress(OSError, ValidationError):
+            if self._is_ours() and Health.model_validate_json(self._path.read_bytes()).pid == os.getpid():
+                self._path.unlink()
         os.close(self._descriptor)
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def look(state_dir: Path, *, now: datetime) -> tuple[Health, timedelta] | None:

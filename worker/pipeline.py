@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,7 +26,7 @@ from worker.intake import wire
 from worker.intake.delivery import Delivery, Settlement
 from worker.intake.held import HeldDeliveries
 from worker.intake.wire import BackupRequest, MessageRefused, RequestId
-from worker.journal.protocol import Attached, Begun, Conflict, Entry, Journal, Known
+from worker.journal.protocol import Attached, Begun, Conflict, Entry, Journal, JournalUnavailable, Known
 from worker.lifecycle import State, Step
 from worker.outbox import Outbox
 from worker.policy import Denied, RequestRefused
@@ -135,6 +135,7 @@ class Pipeline:
         """
         entry = self._journal.attempt(request_id, now=self._now())
         configured = self._configured
+        plan: Plan | None = None
         with logger.contextualize(request_id=request_id, backup_id=entry.backup_id, plan=entry.plan):
             try:
                 entry = self._resume(entry, configured.rules.retry)
@@ -142,7 +143,7 @@ class Pipeline:
                 return self._do(entry, plan, configured.around, watcher, cancelled)
             except Exception as error:  # noqa: BLE001 - the one place where every error becomes a disposition
                 current = self._journal.entry(request_id) or entry
-                return self._dispose(current, error)
+                return self._dispose(current, error, plan)
 
     def _do(
         self, entry: Entry, plan: Plan, around: Surroundings, watcher: Watcher, cancelled: threading.Event
@@ -155,7 +156,8 @@ class Pipeline:
             closing(Work(entry, plan, around, watcher, control, scratch)) as work,
         ):
             while True:
-                match lifecycle.next_step(entry.state):
+                step = lifecycle.next_step(entry.state)
+                match step:
                     case Step.PRODUCE:
                         result = work.produce()
                     case Step.COMMIT:
@@ -166,10 +168,10 @@ class Pipeline:
                         result = work.outcome()
                     case Step.ANNOUNCE | Step.NOTHING:
                         return entry
+                if step is not Step.PRODUCE or isinstance(result, EventData):
+                    self._stores.worked(plan.store.name)  # a draft alone may still fail at its commit
                 if isinstance(result, EventData):
                     return self._conclude(entry, result)
-                if result is State.STORED:
-                    self._stores.worked(plan.store.name)
                 entry = self._journal.advance(entry.request_id, result, now=self._now())
                 logger.info("request_advanced", state=entry.state)
 
@@ -193,16 +195,20 @@ class Pipeline:
         logger.info("request_concluded", outcome=data.outcome, exit_code=data.exit_code, error=data.error)
         return concluded
 
-    def give_up(self, entry: Entry, error: Exception, exit_code: int, *, idle: bool = False) -> Entry:
+    def give_up(
+        self, entry: Entry, error: Exception, exit_code: int, *, plan: Plan | None = None, idle: bool = False
+    ) -> Entry:
         """Conclude with this error. Where the set was committed before it, the outcome says where it is.
+
+        `plan` is the one that the work went by, the configured one where none is given.
 
         With `idle`, raises IllegalMove where somebody may be working on the request.
         """
         current = self._journal.entry(entry.request_id) or entry
-        return self._conclude(current, _failure(current, error, exit_code, self._committed(current)), idle=idle)
+        return self._conclude(current, _failure(current, error, exit_code, self._committed(current, plan)), idle=idle)
 
-    def _committed(self, entry: Entry) -> EventData | None:
-        plan = self._configured.plans.get(entry.plan)
+    def _committed(self, entry: Entry, plan: Plan | None) -> EventData | None:
+        plan = plan or self._configured.plans.get(entry.plan)
         if plan is None or entry.state not in {State.STORED, State.VERIFIED}:
             return None
         try:
@@ -212,7 +218,7 @@ class Pipeline:
         except HoldfastError:
             return None  # withdrawn, or the store is away: nothing can be said of it
 
-    def _dispose(self, entry: Entry, error: Exception) -> Entry:
+    def _dispose(self, entry: Entry, error: Exception, plan: Plan | None) -> Entry:
         now = self._now()
         deadline = entry.request.data.not_after
         # S311: jitter keeps workers apart, it keeps no secret.
@@ -221,12 +227,11 @@ class Pipeline:
             attempt=entry.attempt,
             policy=self._configured.rules.retry,
             jitter=random.random(),  # noqa: S311
-            waited=now - entry.accepted,
+            waited=now - (entry.waiting_since or now),
             left=None if deadline is None else deadline - now,
         )
-        plan = self._configured.plans.get(entry.plan)
         if isinstance(error, StoreUnavailable) and plan is not None:
-            self._stores.failed(plan.store.name, error)
+            self._stores.failed(plan.store.name, error, plan.name)
         match verdict:
             case HandBack():
                 logger.info("request_handed_back", next="the next start goes on with it")
@@ -235,8 +240,7 @@ class Pipeline:
                 # Once for each cause: a request may wait for its store for a day.
                 log = logger.debug if entry.last_error == str(error) else logger.info
                 log("request_waits", error=str(error), next=f"looked at again in {after.total_seconds():.0f} s")
-                self._journal.postpone(entry.request_id, until=now + after, error=str(error), now=now)
-                waiting = self._journal.hand_back(entry.request_id, now=now)
+                waiting = self._journal.wait(entry.request_id, until=now + after, error=str(error), now=now)
                 self._defer(entry, after)
                 return waiting
             case Retry(after=after):
@@ -246,7 +250,7 @@ class Pipeline:
                 return postponed
             case Fail(exit_code=exit_code):
                 _log(error, "request_failed", next="nothing more is tried; the outcome is announced")
-                return self.give_up(entry, error, exit_code)
+                return self.give_up(entry, error, exit_code, plan=plan)
 
     def _defer(self, entry: Entry, after: timedelta) -> None:
         if self._held is not None:
@@ -257,9 +261,12 @@ class Pipeline:
             delivery.settle(Settlement.ACCEPT)
             return
         self._held.hold(entry.request_id, delivery)
-        now = self._journal.entry(entry.request_id)
-        if now is not None and now.state is State.ANNOUNCED:
-            self._held.settle(entry.request_id)  # it came to its end between the journal's answer and our hold
+        if entry.retry_at is not None and (left := entry.retry_at - self._now()) > timedelta():
+            self._held.defer(entry.request_id, left)
+        with suppress(JournalUnavailable):  # the request is taken in: the worker looks again after a while
+            now = self._journal.entry(entry.request_id)
+            if now is not None and now.state is State.ANNOUNCED:
+                self._held.settle(entry.request_id)  # it came to its end between the journal's answer and our hold
 
     def _reject(self, delivery: Delivery, reason: str) -> None:
         logger.warning("delivery_refused", intake=delivery.intake, reason=reason)

@@ -32,6 +32,11 @@ def check(loaded: Loaded) -> Mapping[PlanName, tuple[Handler, BaseModel]]:
             problems += checked
         elif plan.enabled:
             found[PlanName(name)] = checked
+    for handler in loaded.settings.handler_concurrency:
+        try:
+            registry.load(handler)
+        except PermanentError as error:
+            problems.append(_unknown_handler(("handler_concurrency", handler), handler, error, loaded.origins))
     if problems:
         raise ConfigError(problems)
     return MappingProxyType(found)
@@ -56,20 +61,22 @@ def _check_one(
     try:
         handler = registry.load(handler_name)
     except PermanentError as error:
-        return [
-            Problem(
-                path=shown_path(("plans", name, "handler")),
-                message="no such handler is installed",
-                value=repr(handler_name),
-                hint=error.hint,
-                where=origins.where(("plans", name, "handler")),
-            )
-        ]
+        return [_unknown_handler(("plans", name, "handler"), handler_name, error, origins)]
     try:
         # As JSON, like the rest of the configuration: only there is "4" no number and "/srv" a path.
         return handler, handler.Options.model_validate_json(orjson.dumps(options), strict=True)
     except ValidationError as error:
         return problems_from_validation(error, ("plans", name, "options"), origins, handler.Options)
+
+
+def _unknown_handler(place: tuple[str, ...], name: str, error: PermanentError, origins: Origins) -> Problem:
+    return Problem(
+        path=shown_path(place),
+        message="no such handler is installed",
+        value=repr(name),
+        hint=error.hint,
+        where=origins.where(place),
+    )
 
 
 def build(loaded: Loaded, stores: Mapping[str, Store]) -> Mapping[PlanName, Plan]:

@@ -13,15 +13,18 @@ from loguru import logger
 
 from config.load import Loaded
 from config.problems import ConfigError
-from config.settings import Settings
+from config.settings import Queue, Settings
 from handlers.contract import PlanName
-from worker.app import App, configured, slots
+from handlers.errors import HoldfastError
+from worker.app import App, configured, rests, slots
+from worker.journal.protocol import JournalUnavailable
 from worker.scheduler import Scheduler
 from worker.steps import Plan
 
 LIVE: Final = frozenset(
     {
         "accept_ahead",
+        "concurrency",
         "handler_concurrency",
         "max_accepted",
         "plans",
@@ -48,12 +51,19 @@ class Reload:
         try:
             loaded = self._load()
             new = configured(loaded, self._app)
-        except ConfigError as error:
+            new_slots = slots(loaded.settings)
+        except (ConfigError, HoldfastError) as error:
             logger.error("configuration_refused", error=str(error), next="the old one stays in force")
             return False
         settings = loaded.settings
-        self._app.pipeline.use(new)
-        self._scheduler.use(slots(settings), new.plans)
+        self._scheduler.use(new_slots, new.plans, together_with=lambda: self._app.pipeline.use(new))
+        used = {plan.store.name for plan in new.plans.values()}
+        self._app.store_watch.use(**rests(settings), stores=used)
+        try:
+            # What waits may have waited for just this change.
+            self._app.journal.begin_now(now=self._app.clock())
+        except JournalUnavailable as error:
+            logger.warning("requests_not_hurried", error=str(error), next="they are tried when their time comes")
         logger.info("configuration_reloaded", **_changes(self._settings, settings, new.plans))
         if waiting := needs_restart(self._app.settings, settings):
             logger.warning("settings_need_restart", settings=waiting, next="they take effect at the next start")
@@ -64,8 +74,13 @@ class Reload:
 def needs_restart(old: Settings, new: Settings) -> list[str]:
     """The settings that differ and that a running worker cannot take over."""
     return sorted(
-        name for name in type(old).model_fields if name not in LIVE and getattr(old, name) != getattr(new, name)
+        name for name in type(old).model_fields if name not in LIVE and _fixed(old, name) != _fixed(new, name)
     )
+
+
+def _fixed(settings: Settings, name: str) -> object:
+    value = getattr(settings, name)
+    return value.model_copy(update={"reply_to_allowed": ()}) if isinstance(value, Queue) else value
 
 
 def _changes(old: Settings, new: Settings, plans: Mapping[PlanName, Plan]) -> dict[str, list[str]]:

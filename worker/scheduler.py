@@ -26,8 +26,9 @@ from worker.intake.wire import RequestId
 from worker.journal.protocol import Entry, Journal
 from worker.lifecycle import IllegalMove, State
 from worker.pipeline import Pipeline
-from worker.steps import Plan, take_limits
+from worker.steps import Plan
 from worker.store_watch import StoreWatch
+from worker.stores.protocol import Store, StoreUnavailable
 from worker.turns import Turns
 
 LOCKED_ELSEWHERE = timedelta(seconds=1)
@@ -94,15 +95,20 @@ class Scheduler:
         self._stopping = False
         self._woken = False
         self._journal_away = False
+        self._full_of = 0
+        self._probing: set[str] = set()
 
     @property
     def journal_away(self) -> bool:
         """Whether the last use of the journal failed."""
         return self._journal_away
 
-    def use(self, slots: Slots, plans: Mapping[PlanName, Plan]) -> None:
-        """Go by these from now on; what runs goes on."""
+    def use(
+        self, slots: Slots, plans: Mapping[PlanName, Plan], *, together_with: Callable[[], None] = lambda: None
+    ) -> None:
+        """Go by these from now on; what runs goes on. Nothing is begun between `together_with` and that."""
         with self._changed:
+            together_with()
             self._slots = slots
             self._plans = plans
             self._woken = True
@@ -119,7 +125,23 @@ class Scheduler:
                 return 0  # the usual case while we are busy: spare the journal the question
             unfinished = self._journal.unfinished()
             wanted = max(free, slots.concurrency + slots.accept_ahead - unfinished)
+            self._say_full(unfinished if free > 0 and unfinished >= slots.max_accepted else 0)
             return max(0, min(wanted, slots.max_accepted - unfinished))
+
+    @property
+    def full_of(self) -> int:
+        """How many accepted requests keep others out although there are free slots; 0 where they do not."""
+        return self._full_of
+
+    def _say_full(self, waiting: int) -> None:
+        if waiting and not self._full_of:
+            logger.warning(
+                "worker_full",
+                accepted=waiting,
+                max_accepted=self._slots.max_accepted,
+                next="nothing more is taken in until some of them can begin",
+            )
+        self._full_of = waiting
 
     def running(self) -> Mapping[PlanName, RequestId]:
         """What is worked on now."""
@@ -152,7 +174,7 @@ class Scheduler:
             running=frozenset(self._running),
             resting=frozenset(self._resting),
             handlers=self._slots.handlers,
-            may_try=self._stores.may_try,
+            stores=self._stores,
             now=now,
             zone=self._slots.zone,
         )
@@ -166,6 +188,7 @@ class Scheduler:
                 self._woken = False
             try:
                 self.fill()
+                self._probe()
             except HoldfastError as error:
                 self._say_away(error, next="looked at again in a moment")
             else:
@@ -208,9 +231,6 @@ class Scheduler:
 
     def _work(self, entry: Entry, lock: Lock) -> None:
         try:
-            # This thread was made for this work: all that it starts stands back with it, the other threads do not.
-            if (plan := self._plans.get(entry.plan)) is not None:
-                take_limits(plan)
             # Another process may have brought it to its end before we had the lock.
             current = self._journal.entry(entry.request_id)
             if current is not None and current.state not in {State.CONCLUDED, State.ANNOUNCED}:
@@ -240,6 +260,36 @@ class Scheduler:
         if not self._journal_away:
             logger.error("journal_away", error=str(error), next=next)
         self._journal_away = True
+
+    def _probe(self) -> None:
+        """Try the stores that are away and that no request tries: else nobody would know that they are back."""
+        for name in self._stores.away():
+            with self._mutex:
+                plans = [plan for plan in self._plans.values() if plan.store.name == name]
+                idle = name not in self._probing and not any(plan.name in self._running for plan in plans)
+                allowed = self._turns(self._clock()).allowed()
+                if not plans or not idle or self._stopping or not self._stores.may_try(name, busy=False):
+                    continue
+                if self._journal.unfinished_of(frozenset(plan.name for plan in plans) & allowed):
+                    continue
+                self._probing.add(name)
+            # A thread of its own: a store that hangs must not keep the plans of the others.
+            threading.Thread(target=self._probe_one, args=(plans[0].store,), name=f"probe-{name}", daemon=True).start()
+
+    def _probe_one(self, store: Store) -> None:
+        try:
+            store.check()
+        except StoreUnavailable as error:
+            self._stores.failed(store.name, error)
+        except HoldfastError as error:
+            self._stores.failed(store.name, StoreUnavailable(error.message, hint=error.hint))
+        else:
+            self._stores.worked(store.name)
+        finally:
+            with self._changed:
+                self._probing.discard(store.name)
+                self._woken = True
+                self._changed.notify_all()
 
     def _sleep(self) -> timedelta:
         """How long nothing can become due by itself."""

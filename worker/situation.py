@@ -143,7 +143,7 @@ def _open(entry: Entry, around: Scene) -> tuple[Situation, str]:
     if entry.retry_at is not None and entry.retry_at > around.now:
         at = _when(entry.retry_at)
         if plan is not None and error.startswith(f"store {plan.store}:"):
-            until = _when(entry.accepted + around.patience)
+            until = _when((entry.waiting_since or entry.updated) + around.patience)
             return Situation.WAITING_FOR_STORE, f"looked at again {at}, given up after {until}: {error}"
         return Situation.POSTPONED, f"tried again {at}: {error}"
     if plan is None:

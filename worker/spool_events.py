@@ -6,6 +6,7 @@ A file's name is made of the event alone, so sending an event again changes noth
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import threading
 import time
@@ -16,12 +17,14 @@ from loguru import logger
 from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from handlers.errors import PermanentError, TemporaryError
-from handlers.tools.atomic import fsync_directory, write_durable
+from handlers.tools.atomic import fsync_directory
 from handlers.tools.clock import Clock, system_clock
+from handlers.tools.lock import Lock
 from worker.intake.spool_dirs import SpoolDirectories
 from worker.intake.spool_ledger import Ledger
 from worker.journal.protocol import Announcement
 
+_BUSY_SECONDS = 0.01
 _TIDY_SECONDS = 3600.0
 
 
@@ -68,13 +71,22 @@ class SpoolEvents:
         if not self._directories.complete:
             self._directories.make()
         if not target.exists():
-            # One name for each event, so what a crash left of it is cleared here when it is sent again.
+            # One name for each event, so what a crash left of it is cleared here when it is sent again. Another process
+            # of this host may be sending the same one just now: whoever has the lock writes.
             fresh = events / f".{name}.new"
-            fresh.unlink(missing_ok=True)
-            write_durable(fresh, body)
-            self._ledger.record(name, fresh.lstat(), now=self._clock())
-            fresh.rename(target)
+            with self._hold(fresh) as lock:
+                if target.exists():
+                    lock.remove()
+                else:
+                    _fill(fresh, body)
+                    self._ledger.record(name, fresh.lstat(), now=self._clock())
+                    fresh.rename(target)
         fsync_directory(events)
+
+    def _hold(self, fresh: Path) -> Lock:
+        while (lock := Lock.try_hold(fresh)) is None:
+            time.sleep(_BUSY_SECONDS)
+        return lock
 
     def _tidy(self) -> None:
         now = time.monotonic()
@@ -84,6 +96,15 @@ class SpoolEvents:
         removed = self._ledger.tidy(keep=self._keep, now=self._clock())
         if removed:
             logger.info("spool_tidied", directory=str(self._directories.events), removed=removed)
+
+
+def _fill(fresh: Path, body: bytes) -> None:
+    with fresh.open("r+b") as file:
+        file.truncate()
+        file.write(body)
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
 
 
 class _Data(BaseModel):

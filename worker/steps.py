@@ -7,12 +7,14 @@ for what it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from loguru import logger
 from pydantic import BaseModel
@@ -38,6 +40,7 @@ from worker.throttle import Throttle, throttled
 from worker.verify import Depth, check_parts, restore_on_trial
 
 NO_LIMITS = Limits()
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,13 +157,13 @@ class Work:
         control = self._control(Step.VERIFY)
         if depth != "none":
             try:
-                check_parts(subject, control)
+                self._gently(lambda: check_parts(subject, control))
             except IntegrityError:
                 if self._entry.request.data.operation == "backup":
                     self._withdraw(subject)
                 raise
         if depth == "deep":
-            restore_on_trial(self._around.catalog, subject, self._scratch, control)
+            self._gently(lambda: restore_on_trial(self._around.catalog, subject, self._scratch, control))
         return State.VERIFIED
 
     def outcome(self) -> EventData:
@@ -230,11 +233,12 @@ class Work:
         # Whoever made it may have died before it was verified, and this may be the only answer the caller gets.
         depth: Depth = "none" if self._plan.verify == "none" else "checksums"
         if depth != "none":
-            check_parts(stored, self._control(Step.VERIFY))
+            self._gently(lambda: check_parts(stored, self._control(Step.VERIFY)))
         return events.duplicate(facts(self._around.catalog, self._plan.store, self._name, verified=depth))
 
     def _require_in_time(self) -> None:
-        if self._entry.attempt == 1:
+        # What a dead worker had begun goes on. What failed for a passing reason begins anew, which may be too late.
+        if self._entry.attempt == 1 or self._entry.last_error is not None:
             policy.require_in_time(self._entry.request, self._around.clock())
 
     def _choose(self) -> Choice:
@@ -278,7 +282,27 @@ class Work:
         rate = self._plan.limits.bandwidth_bytes_per_second
         if rate is not None:
             self._draft = throttled(self._draft, Throttle(rate), self._control(Step.PRODUCE))
-        self._made = choice, prepared.produce(self._draft), started
+        draft = self._draft
+        self._made = choice, self._gently(lambda: prepared.produce(draft)), started
+
+    def _gently(self, work: Callable[[], T]) -> T:
+        """Do the work in a thread that stands back as the plan says, with all that it starts.
+
+        Not in the caller's: there is no way back for a thread, and the caller holds the journal's lock now and then,
+        for which everybody else would have to wait.
+        """
+        limits = self._plan.limits
+        if not limits.nice and limits.io_class == "normal":
+            return work()
+
+        def standing_back() -> T:
+            for trouble in stand_back(limits.nice, limits.io_class):
+                logger.warning("limit_not_set", error=trouble, next="the work goes on without it")
+            return work()
+
+        with ThreadPoolExecutor(1, thread_name_prefix=f"gently-{self._plan.name}") as thread:
+            # With the caller's context: the log's lines are to tell the request.
+            return thread.submit(copy_context().run, standing_back).result()
 
     def _discard(self) -> None:
         if self._draft is not None:
@@ -339,12 +363,6 @@ def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
     if made.files <= 1 and last is not None and last.counts.files > 1:
         return (f"the subject is empty; set {last.backup_id} had {last.counts.files} files: is something not mounted?",)
     return ()
-
-
-def take_limits(plan: Plan) -> None:
-    """Make the calling thread stand back as the plan says, with all that it starts; there is no way back for it."""
-    for trouble in stand_back(plan.limits.nice, plan.limits.io_class):
-        logger.warning("limit_not_set", plan=plan.name, error=trouble, next="the work goes on without it")
 
 
 @contextmanager

@@ -16,11 +16,14 @@ from worker.steps import Plan
 from worker.windows import is_open, opens_at
 
 
-class MayTry(Protocol):
-    """Asks about a store, see `worker.store_watch`."""
+class Stores(Protocol):
+    """What is known of the stores, see `worker.store_watch`."""
 
-    def __call__(self, store: str, *, busy: bool) -> bool:
+    def may_try(self, store: str, *, busy: bool) -> bool:
         """Whether a plan of this store may be begun; `busy` where another one of it is running."""
+
+    def failures(self, store: str, plan: PlanName) -> int:
+        """How often the plan has failed with the store since it is away; 0 while it is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +36,26 @@ class Turns:
     """Left alone for a while, for instance because another process works on them."""
     handlers: Mapping[str, int]
     """How many requests of a handler may run at once, where that is limited."""
-    may_try: MayTry
+    stores: Stores
     now: datetime
     zone: tzinfo
 
     def rounds(self) -> Iterator[frozenset[PlanName]]:
         """Which plans to pass over: first all but the most urgent, then all but those after them, and so on.
 
-        A plan that is not configured any more is in every round: its requests are brought to an end.
+        Those of a store that is away come after the others, the ones that failed least often with it first. A plan that
+        is not configured any more is in every round: its requests are brought to an end.
         """
         allowed = self.allowed()
         barred = self.running | self.resting | (frozenset(self.plans) - allowed)
-        for priority in sorted({self.plans[name].priority for name in allowed}, reverse=True) or [0]:
-            yield barred | {name for name in allowed if self.plans[name].priority != priority}
+        ranks = {name: self._rank(self.plans[name]) for name in allowed}
+        if not ranks:
+            yield barred
+        for turn in sorted(set(ranks.values())):
+            yield barred | {name for name, rank in ranks.items() if rank != turn}
+
+    def _rank(self, plan: Plan) -> tuple[int, int]:
+        return self.stores.failures(plan.store.name, plan.name), -plan.priority
 
     def allowed(self) -> frozenset[PlanName]:
         """The configured plans that may begin."""
@@ -57,7 +67,7 @@ class Turns:
             if name not in self.running
             and name not in self.resting
             and in_use[plan.handler.name] < self.handlers.get(plan.handler.name, len(self.plans))
-            and self.may_try(plan.store.name, busy=plan.store.name in stores_in_use)
+            and self.stores.may_try(plan.store.name, busy=plan.store.name in stores_in_use)
             and is_open(plan.hours, self.now, self.zone)
         )
 

@@ -71,7 +71,7 @@ def test_what_the_request_has_no_share_in_uses_up_no_attempt() -> None:
     """However often it was tried."""
     verdict = disposition(Away("store away"), attempt=99, policy=POLICY, jitter=0, waited=timedelta(hours=2))
 
-    assert verdict == Wait(after=timedelta(minutes=15))
+    assert verdict == Wait(after=timedelta(minutes=2.5))
 
 
 def test_patience_has_an_end() -> None:

@@ -62,3 +62,39 @@ def test_a_state_directory_that_cannot_be_written_is_told_at_the_start(tmp_path:
 
     with pytest.raises(PermanentError, match=FILE):
         HealthFile(tmp_path, "n1", STARTED)
+
+
+def test_the_end_of_one_worker_does_not_silence_another(tmp_path: Path) -> None:
+    """One that is being replaced may overlap with the next; and somebody may tidy up."""
+    first, second = HealthFile(tmp_path, "n1", STARTED), HealthFile(tmp_path, "n2", STARTED)
+    first.close()
+    second.beat([])
+    assert look(tmp_path, now=now()) is not None
+    (tmp_path / FILE).unlink()
+
+    second.beat([])
+
+    seen = look(tmp_path, now=now())
+    assert seen is not None
+    assert seen[0].node == "n2"
+
+
+def test_a_worker_that_starts_is_alive_and_not_ready(tmp_path: Path) -> None:
+    """Whatever a dead one left."""
+    HealthFile(tmp_path, "n1", STARTED)
+
+    seen = look(tmp_path, now=now())
+
+    assert seen is not None
+    assert seen[0].causes == ("it is starting",)
+
+
+def test_names_that_are_no_text_are_told_all_the_same(tmp_path: Path) -> None:
+    """A cause may quote the name of a file."""
+    file = HealthFile(tmp_path, "n1", STARTED)
+
+    file.beat(["store \udcff is away"])
+
+    seen = look(tmp_path, now=now())
+    assert seen is not None
+    assert not seen[0].ready

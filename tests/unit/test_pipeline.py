@@ -520,6 +520,55 @@ def test_request_waits_for_a_store_that_is_away(bench: Bench) -> None:
     assert not bench.watch.away()
 
 
+def test_patience_counts_from_the_first_look_at_the_store(bench: Bench) -> None:
+    """A request that waited for its hours, or ran for days, is not given up at the first hiccup."""
+
+    class Away(MemoryStore):
+        def exists(self, name: SetName) -> bool:
+            raise StoreUnavailable("store disk: the directory is missing")
+
+    bench.store = Away("disk")
+    bench.wire()
+    bench.accept(Message(asked()))
+    bench.now += timedelta(days=5)
+
+    waiting = bench.work()
+
+    assert waiting.outcome is None
+    assert waiting.waiting_since == bench.now
+    bench.now += timedelta(minutes=30)
+    assert bench.work().waiting_since == waiting.waiting_since
+
+
+def test_the_store_that_failed_is_the_one_that_is_told(bench: Bench) -> None:
+    """Also where the plan was moved to another one meanwhile, as one does when a disk is full."""
+    other = replace(bench.configured.plans[WEB], store=MemoryStore("other"))
+
+    def during(job: Job) -> None:
+        bench.pipeline.use(replace(bench.configured, plans={WEB: other}))
+        raise StoreUnavailable("store disk: no space left on device")
+
+    bench.handler.during = during
+    bench.accept(Message(asked()))
+    bench.work()
+
+    assert set(bench.watch.away()) == {"disk"}
+
+
+def test_a_try_that_would_begin_after_the_deadline_is_not_made(bench: Bench) -> None:
+    """Its plan was busy, or its hours were over, when it was due."""
+    bench.handler.during = raising(TemporaryError("busy"))
+    bench.accept(Message(asked(not_after="2026-11-21T01:00:00Z")))
+    bench.work()
+    bench.handler.during = lambda job: None
+    bench.now += timedelta(hours=5)
+
+    told = outcome(bench.work())
+
+    assert told.outcome is Word.REFUSED
+    assert list(bench.store.names()) == []
+
+
 def test_request_does_not_wait_for_a_store_for_ever(bench: Bench) -> None:
     """Nor beyond its deadline."""
 
@@ -633,6 +682,9 @@ def test_held_delivery_is_put_off_while_its_request_waits_for_another_try(tmp_pa
     assert waiting.retry_at is not None
     assert message.deferred == [waiting.retry_at - bench.now]
     assert message.settled == []
+    repeated = Message(asked(), redelivered=True)
+    bench.accept(repeated)
+    assert repeated.deferred == message.deferred
 
 
 def test_scratch_is_empty_afterwards(bench: Bench) -> None:

@@ -205,3 +205,28 @@ def test_following_ends_at_the_deadline(tmp_path: Path) -> None:
 def test_the_mark_of_a_request_is_the_beginning_of_its_sha256() -> None:
     """Producers compute it with `sha256sum`; it is part of what the page promises."""
     assert request_mark("nightly") == "2a3b62b53ddb9f16"
+
+
+def test_processes_that_send_the_same_events_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """A worker and the command line share one outbox: each event is there once, and whole."""
+    letters = [announcement(event_id=f"event-{number}") for number in range(60)]
+    sinks = [sink(tmp_path) for _ in range(3)]
+    errors: list[BaseException] = []
+
+    def send_all(events: SpoolEvents) -> None:
+        try:
+            for letter in letters:
+                events.send(letter)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=send_all, args=(events,)) for events in sinks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert errors == []
+    assert len(files(tmp_path)) == len(letters)
+    assert not [name for name in files(tmp_path) if name.startswith(".")]

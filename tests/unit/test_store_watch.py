@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from handlers.contract import PlanName
 from tests.workshop.logs import heard_names
 from worker.store_watch import LONGEST_REST, StoreWatch
 from worker.stores.protocol import StoreUnavailable
@@ -95,3 +96,32 @@ def test_the_log_tells_it_once(watched: Watched) -> None:
         watched.watch.worked("disk")
 
     assert names == ["store_away", "store_back"]
+
+
+def test_a_store_that_nobody_uses_any_more_is_forgotten(watched: Watched) -> None:
+    """It would keep the worker from being ready for ever."""
+    watched.watch.failed("old", FULL)
+    watched.watch.failed("disk", FULL)
+
+    watched.watch.use(first_rest=FIRST_REST, longest_rest=LONGEST_REST, stores={"disk", "new"})
+
+    assert set(watched.watch.away()) == {"disk"}
+
+
+def test_the_plan_that_failed_is_remembered_until_the_store_works(watched: Watched) -> None:
+    """Others go first meanwhile."""
+    watched.watch.failed("disk", FULL, PlanName("huge"))
+    watched.watch.failed("disk", FULL, PlanName("huge"))
+
+    assert watched.watch.failures("disk", PlanName("huge")) == 2
+    assert watched.watch.failures("disk", PlanName("small")) == 0
+    watched.watch.worked("disk")
+    assert watched.watch.failures("disk", PlanName("huge")) == 0
+
+
+def test_no_rest_is_longer_than_told(watched: Watched) -> None:
+    """However long requests wait between their attempts."""
+    watched.watch.use(first_rest=timedelta(hours=1), longest_rest=timedelta(hours=9))
+    watched.watch.failed("disk", FULL)
+
+    assert watched.watch.next_trial() == LONGEST_REST.total_seconds()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hypothesis import given
@@ -13,9 +13,12 @@ from config.hours import parse_hours
 from handlers.contract import PlanName
 from tests.workshop.handlers import TextHandler, TextOptions
 from worker.steps import Plan
+from worker.store_watch import StoreWatch
 from worker.stores.memory import MemoryStore
+from worker.stores.protocol import StoreUnavailable
 from worker.turns import Turns
 
+WELL = StoreWatch(lambda: NOON)
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 DISK = MemoryStore("disk")
 
@@ -38,7 +41,7 @@ def turns(*plans: Plan, **more: Any) -> Turns:
         "running": frozenset(),
         "resting": frozenset(),
         "handlers": {},
-        "may_try": lambda store, *, busy: True,
+        "stores": WELL,
         "now": NOON,
         "zone": UTC,
         **more,
@@ -83,22 +86,30 @@ def test_outside_its_hours_a_plan_has_no_turn() -> None:
 
 def test_a_store_on_trial_is_tried_by_one_plan() -> None:
     """`busy` tells that one of its plans is running."""
-    asked: dict[str, bool] = {}
-
-    def may_try(store: str, *, busy: bool) -> bool:
-        asked[store] = busy
-        return not busy
-
+    watch = StoreWatch(lambda: NOON, first_rest=timedelta(seconds=1), monotonic=lambda: seconds[0])
+    seconds = [0.0]
+    watch.failed("disk", StoreUnavailable("full"))
+    seconds[0] = 10
     found = turns(
         plan("a"),
         plan("b"),
         plan("c", store=MemoryStore("tape")),
         running=frozenset({"a"}),
-        may_try=may_try,
+        stores=watch,
     )
 
     assert found.allowed() == {"c"}
-    assert asked == {"disk": True, "tape": False}
+
+
+def test_a_plan_that_failed_with_its_store_does_not_take_every_trial() -> None:
+    """However urgent it is: a smaller one may fit."""
+    seconds = [0.0]
+    watch = StoreWatch(lambda: NOON, first_rest=timedelta(seconds=1), monotonic=lambda: seconds[0])
+    watch.failed("disk", StoreUnavailable("full"), PlanName("huge"))
+    seconds[0] = 10
+    found = turns(plan("huge", priority=9), plan("small", priority=1), stores=watch)
+
+    assert order(found) == [{"small"}, {"huge"}]
 
 
 def test_requests_of_a_plan_that_is_gone_are_in_every_round() -> None:

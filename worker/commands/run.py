@@ -17,6 +17,7 @@ from worker.commands import session
 from worker.commands.verify import VERIFY_LOCK, VERIFY_PREFIX
 
 if TYPE_CHECKING:
+    from worker.store_watch import StoreWatch
     from worker.stores.protocol import Store
 
 
@@ -32,19 +33,27 @@ def run(ctx: typer.Context) -> int:
     telemetry.configure(loaded.settings.log.level, loaded.settings.log.format)
     with closing(build(loaded)) as app:
         daemon = build_daemon(app, lambda: session.read(ctx))
-        _sweep(app.stores)
-        _sweep_scratch(loaded.settings.state_dir)
-        return daemon.run()
+
+        def prepare() -> None:
+            _sweep(app.stores, app.store_watch)
+            _sweep_scratch(loaded.settings.state_dir)
+
+        return daemon.run(prepare)
 
 
-def _sweep(stores: Mapping[str, Store]) -> None:
+def _sweep(stores: Mapping[str, Store], watch: StoreWatch) -> None:
     from loguru import logger
+
+    from worker.stores.protocol import StoreUnavailable
 
     for name, store in stores.items():
         try:
             removed = store.sweep()
+        except StoreUnavailable as error:
+            # It may be back before the first request needs it; until then the worker is not ready.
+            watch.failed(name, error)
+            logger.warning("store_not_swept", store=name, error=str(error), next="swept at the next start")
         except HoldfastError as error:
-            # A store that is away now may be back before the first request needs it.
             logger.warning("store_not_swept", store=name, error=str(error), next="swept at the next start")
         else:
             logger.info("store_swept", store=name, removed=removed)

@@ -115,10 +115,32 @@ class MemoryJournal:
     def postpone(self, request_id: RequestId, *, until: datetime, error: str, now: datetime) -> Entry:
         """Back to ACCEPTED (STORED and later stay), not to be begun before `until`."""
         with self._lock:
-            entry = self._unconcluded(request_id)
-            state = move(entry.state, State.ACCEPTED) if entry.state is State.PRODUCED else entry.state
-            text = error.encode("utf-8", "backslashreplace").decode()
-            return self._put(replace(entry, state=state, retry_at=until, last_error=text, updated=now))
+            return self._put(replace(self._put_off(request_id, until, error, now), waiting_since=None))
+
+    def wait(self, request_id: RequestId, *, until: datetime, error: str, now: datetime) -> Entry:
+        """Like `postpone`, but the attempt does not count; `waiting_since` tells when that happened first in a row."""
+        with self._lock:
+            entry = self._put_off(request_id, until, error, now)
+            since = entry.waiting_since or now
+            return self._put(replace(entry, attempt=max(entry.attempt - 1, 0), waiting_since=since))
+
+    def unfinished_of(self, plans: frozenset[PlanName]) -> int:
+        """How many requests of these plans are not concluded."""
+        with self._lock:
+            return sum(entry.outcome is None and entry.plan in plans for entry in self._entries.values())
+
+    def begin_now(self, *, now: datetime) -> None:
+        """Let whatever waits for its next try be tried at once."""
+        with self._lock:
+            for entry in list(self._entries.values()):
+                if entry.outcome is None and entry.retry_at is not None and entry.retry_at > now:
+                    self._put(replace(entry, retry_at=now))
+
+    def _put_off(self, request_id: RequestId, until: datetime, error: str, now: datetime) -> Entry:
+        entry = self._unconcluded(request_id)
+        state = move(entry.state, State.ACCEPTED) if entry.state is State.PRODUCED else entry.state
+        text = error.encode("utf-8", "backslashreplace").decode()
+        return replace(entry, state=state, retry_at=until, last_error=text, updated=now)
 
     def conclude(
         self,

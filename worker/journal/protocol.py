@@ -53,6 +53,8 @@ class Entry:
     last_error: str | None
     outcome: bytes | None
     """The `data` of the outcome event as JSON, once concluded."""
+    waiting_since: datetime | None = None
+    """When it began to wait for what it has no share in, such as a store that is away."""
     again: RequestId | None = None
     """The request that asks for the same once more, where somebody did after this one had its outcome."""
 
@@ -167,6 +169,15 @@ class Journal(Protocol):
 
     def postpone(self, request_id: RequestId, *, until: datetime, error: str, now: datetime) -> Entry:
         """Back to ACCEPTED (STORED and later stay), not to be begun before `until`."""
+
+    def wait(self, request_id: RequestId, *, until: datetime, error: str, now: datetime) -> Entry:
+        """Like `postpone`, but the attempt does not count; `waiting_since` tells when that happened first in a row."""
+
+    def unfinished_of(self, plans: frozenset[PlanName]) -> int:
+        """How many requests of these plans are not concluded."""
+
+    def begin_now(self, *, now: datetime) -> None:
+        """Let whatever waits for its next try be tried at once: what it waited for has changed."""
 
     def conclude(
         self,

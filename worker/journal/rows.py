@@ -67,6 +67,7 @@ UPGRADES = {
     # The index holds only what went wrong: it costs nothing while all is well, and listing that is what people do.
     1: (
         "ALTER TABLE requests ADD COLUMN again TEXT",
+        "ALTER TABLE requests ADD COLUMN waiting_since INTEGER",
         f"""CREATE INDEX ended_badly ON requests ({ENDED_SQL}, sequence, plan)
             WHERE outcome IS NOT NULL AND {ENDED_SQL} <> 'done'""",
     ),
@@ -74,7 +75,8 @@ UPGRADES = {
 """What makes the next version of each, one statement after the other."""
 
 _COLUMNS = (
-    "backup_id, request, intake, state, attempt, accepted, updated, retry_at, last_error, outcome, again, request_id"
+    "backup_id, request, intake, state, attempt, accepted, updated, retry_at, last_error, outcome, again,"
+    " waiting_since, request_id"
 )
 SELECT_ENTRY = f"SELECT {_COLUMNS} FROM requests"  # noqa: S608 - constants alone
 # The inner queries run on an index alone: what waits for its time, its plan or its sink is passed over unread.
@@ -85,7 +87,7 @@ SELECT_RUNNABLE = f"""
         AND plan NOT IN (SELECT value FROM json_each(?)) ORDER BY sequence LIMIT ?
     ) ORDER BY sequence
 """  # noqa: S608 - constants alone
-EntryRow = tuple[str, str, str, str, int, int, int, int | None, str | None, bytes | None, str | None, str]
+EntryRow = tuple[str, str, str, str, int, int, int, int | None, str | None, bytes | None, str | None, int | None, str]
 
 _PART = "sequence < :before AND (:plan IS NULL OR plan = :plan) ORDER BY sequence DESC LIMIT :limit"
 _ENDED_BADLY = f"""
@@ -145,7 +147,8 @@ def moment(count: int) -> datetime:
 
 def entry_of(row: EntryRow) -> Entry:
     """The entry in a row of SELECT_ENTRY. Raises JournalDamaged."""
-    backup_id, request, intake, state, attempt, accepted, updated, retry_at, last_error, outcome, again, name = row
+    backup_id, request, intake, state, attempt, accepted, updated, retry_at, last_error, outcome = row[:10]
+    again, waiting_since, name = row[10:]
     try:
         return Entry(
             request=BackupRequest.model_validate_json(request),
@@ -159,6 +162,7 @@ def entry_of(row: EntryRow) -> Entry:
             last_error=last_error,
             outcome=outcome,
             again=None if again is None else RequestId(again),
+            waiting_since=None if waiting_since is None else moment(waiting_since),
         )
     except (ValidationError, ValueError) as error:
         raise JournalDamaged(

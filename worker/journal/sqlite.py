@@ -143,16 +143,37 @@ class SqliteJournal:
     def postpone(self, request_id: RequestId, *, until: datetime, error: str, now: datetime) -> Entry:
         """Back to ACCEPTED (STORED and later stay), not to be begun before `until`."""
         with self._writing() as db:
-            entry = _unconcluded(_get(db, request_id))
-            if entry.state is State.PRODUCED:
-                _set_state(db, request_id, move(entry.state, State.ACCEPTED), now)
-            # File names in messages may be no UTF-8, which SQLite does not take.
-            text = error.encode("utf-8", "backslashreplace").decode()
+            _put_off(db, request_id, until, error, now)
+            db.execute("UPDATE requests SET waiting_since = NULL WHERE request_id = ?", (request_id,))
+            return _get(db, request_id)
+
+    def wait(self, request_id: RequestId, *, until: datetime, error: str, now: datetime) -> Entry:
+        """Like `postpone`, but the attempt does not count; `waiting_since` tells when that happened first in a row."""
+        with self._writing() as db:
+            _put_off(db, request_id, until, error, now)
             db.execute(
-                "UPDATE requests SET retry_at = ?, last_error = ?, updated = ? WHERE request_id = ?",
-                (ticks(until), text, ticks(now), request_id),
+                "UPDATE requests SET attempt = max(attempt - 1, 0), waiting_since = coalesce(waiting_since, ?)"
+                " WHERE request_id = ?",
+                (ticks(now), request_id),
             )
             return _get(db, request_id)
+
+    def unfinished_of(self, plans: frozenset[PlanName]) -> int:
+        """How many requests of these plans are not concluded."""
+        with self._reading() as db:
+            count: int = db.execute(
+                "SELECT count(*) FROM requests INDEXED BY unconcluded"
+                " WHERE outcome IS NULL AND plan IN (SELECT value FROM json_each(?))",
+                (_json(plans),),
+            ).fetchone()[0]
+        return count
+
+    def begin_now(self, *, now: datetime) -> None:
+        """Let whatever waits for its next try be tried at once."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE requests SET retry_at = ? WHERE outcome IS NULL AND retry_at > ?", (ticks(now), ticks(now))
+            )
 
     def conclude(
         self,
@@ -308,6 +329,18 @@ def _unconcluded(entry: Entry) -> Entry:
     if entry.outcome is not None:
         raise IllegalMove(f"request {entry.request_id} is {entry.state}: there is nothing to work on")
     return entry
+
+
+def _put_off(db: sqlite3.Connection, request_id: RequestId, until: datetime, error: str, now: datetime) -> None:
+    entry = _unconcluded(_get(db, request_id))
+    if entry.state is State.PRODUCED:
+        _set_state(db, request_id, move(entry.state, State.ACCEPTED), now)
+    # File names in messages may be no UTF-8, which SQLite does not take.
+    text = error.encode("utf-8", "backslashreplace").decode()
+    db.execute(
+        "UPDATE requests SET retry_at = ?, last_error = ?, updated = ? WHERE request_id = ?",
+        (ticks(until), text, ticks(now), request_id),
+    )
 
 
 def _set_state(db: sqlite3.Connection, request_id: RequestId, state: State, now: datetime) -> None:
