@@ -176,6 +176,8 @@ class Produced:
     """Versions of the programs that made the set, for instance {"tar": "1.34"}."""
     excluded: tuple[str, ...] = ()
     """The patterns that kept files out."""
+    empty: bool = False
+    """Whether the subject has nothing in it, as if something were not mounted."""
 
 
 class Prepared(Protocol):

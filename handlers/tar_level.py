@@ -115,6 +115,17 @@ def _require_subject(options: TarOptions) -> None:
         raise PermanentError(f"nothing to back up: {root} has none of {', '.join(options.include)}")
 
 
+def _is_empty(options: TarOptions) -> bool:
+    """Whether there is nothing in the places that the plan names: a mount point without its disk, for instance."""
+    places = [options.root / name for name in options.include]
+    try:
+        return not any(
+            path.is_symlink() or path.is_file() or (path.is_dir() and any(path.iterdir())) for path in places
+        )
+    except OSError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class PreparedTar:
     """One level, planned."""
@@ -170,6 +181,7 @@ class PreparedTar:
             problem_counts=listener.log.counts,
             tools={"tar": self.version},
             excluded=self.options.exclude,
+            empty=_is_empty(self.options),
         )
 
     def _run(self, archive: _Archive, listener: _Listener) -> None:

@@ -33,6 +33,8 @@ class Health(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     pid: int
+    pids: str = ""
+    """Among which processes `pid` counts: those of one container, since one start of the machine."""
     node: str
     started: datetime
     causes: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class HealthFile:
         self._node = node
         self._started = started
         self._failing = False
+        self._pids = _pids()
         try:
             self._descriptor = _open(self._path)
         except OSError as error:
@@ -82,7 +85,7 @@ class HealthFile:
         clean = (cause[:_LONGEST_CAUSE].encode("utf-8", "backslashreplace").decode() for cause in causes)
         shown = tuple(clean)[:_MOST_CAUSES]
         while True:
-            health = Health(pid=os.getpid(), node=self._node, started=self._started, causes=shown)
+            health = Health(pid=os.getpid(), pids=self._pids, node=self._node, started=self._started, causes=shown)
             content = health.model_dump_json().encode()
             if len(content) < FILE_BYTES:
                 return content
@@ -102,16 +105,34 @@ class HealthFile:
             return False
 
 
+def _pids() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
+
+
+def _is_dead(health: Health) -> bool:
+    """Whether that process is known to be gone; one of another container may be alive for all we see."""
+    return bool(health.pids) and health.pids == _pids() and not Path(f"/proc/{health.pid}").exists()
+
+
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def look(state_dir: Path, *, now: datetime) -> tuple[Health, timedelta] | None:
-    """What the worker of this state directory said last, and how long ago; None where none runs, or none ever did."""
+    """What the worker of this state directory said last, and how long ago; None where none runs, or none ever did.
+
+    A word of one that was killed counts for nothing, where that can be seen from here.
+    """
     path = state_dir / FILE
     try:
         health = Health.model_validate_json(path.read_bytes())
         beat = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (OSError, ValidationError):
+        return None
+    if _is_dead(health):
         return None
     return health, max(now - beat, timedelta())

@@ -173,7 +173,7 @@ class Pipeline:
                 if isinstance(result, EventData):
                     return self._conclude(entry, result)
                 entry = self._journal.advance(entry.request_id, result, now=self._now())
-                logger.info("request_advanced", state=entry.state)
+                logger.info("request_advanced", state=entry.state.value)
 
     def _now(self) -> datetime:
         return self._configured.around.clock()
@@ -192,7 +192,7 @@ class Pipeline:
     def _conclude(self, entry: Entry, data: EventData, *, idle: bool = False) -> Entry:
         data = data.model_copy(update={"attempt": entry.attempt})
         concluded = self._outbox.conclude(entry, data, idle=idle)
-        logger.info("request_concluded", outcome=data.outcome, exit_code=data.exit_code, error=data.error)
+        logger.info("request_concluded", outcome=data.outcome.value, exit_code=data.exit_code, error=data.error)
         return concluded
 
     def give_up(

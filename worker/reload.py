@@ -89,4 +89,5 @@ def _changes(old: Settings, new: Settings, plans: Mapping[PlanName, Plan]) -> di
         "added": sorted(set(new.plans) - set(old.plans)),
         "removed": sorted(set(old.plans) - set(new.plans)),
         "changed": sorted(name for name in new.plans if name in old.plans and new.plans[name] != old.plans[name]),
+        "settings": sorted(name for name in LIVE - {"plans"} if getattr(old, name) != getattr(new, name)),
     }

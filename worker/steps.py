@@ -40,6 +40,7 @@ from worker.throttle import Throttle, throttled
 from worker.verify import Depth, check_parts, restore_on_trial
 
 NO_LIMITS = Limits()
+EMPTY = "the subject is empty"
 T = TypeVar("T")
 
 
@@ -360,8 +361,8 @@ def facts(catalog: Catalog, store: Store, name: SetName, *, verified: Depth = "n
 
 
 def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
-    if made.files <= 1 and last is not None and last.counts.files > 1:
-        return (f"the subject is empty; set {last.backup_id} had {last.counts.files} files: is something not mounted?",)
+    if made.empty and last is not None and not any(text.startswith(EMPTY) for text in last.warnings):
+        return (f"{EMPTY}; it was not when set {last.backup_id} was made: is something not mounted?",)
     return ()
 
 

@@ -186,7 +186,7 @@ def test_status_tells_what_waits_and_why(workshop: Workshop) -> None:
 
     (waiting,) = workshop.lines("status")[0]["waiting"]
     assert "store main" in waiting["last_error"]
-    assert "tried again" in done.stdout
+    assert "looked at again" in done.stdout
     assert "1 accepted" in done.stdout
 
 

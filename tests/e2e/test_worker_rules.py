@@ -366,3 +366,47 @@ def test_a_machine_without_a_known_time_zone_refuses_the_change_that_needs_it(
     worker.ask("r1")
     assert worker.wait_outcome("r1")["outcome"] == "succeeded"
     assert worker.stop() == 0
+
+
+def test_a_configuration_that_is_broken_later_does_not_fail_the_probes(
+    hire: Hire, tmp_path: Path, subject: Path
+) -> None:
+    """The worker runs well on what it was: an orchestrator that started it again would make an outage of a slip."""
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store")
+    worker.start()
+    wait_for(lambda: ready(worker), what="readiness")
+
+    document = orjson.loads(worker.config.read_bytes())
+    worker.config.write_bytes(orjson.dumps({**document, "oops": 1}))
+
+    assert [worker.run("status", probe).returncode for probe in ("--ready", "--live")] == [0, 0]
+    assert worker.run("status").returncode == 2
+    assert worker.stop() == 0
+    assert worker.run("status", "--live").returncode == 7
+
+
+def test_status_says_why_a_request_waits(hire: Hire, tmp_path: Path, subject: Path) -> None:
+    """In the words of `requests list`."""
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store", plans=plans(subject, web={"allowed_hours": [CLOSED]}))
+    worker.start()
+    worker.ask("r1")
+    wait_for(lambda: len(log_of(worker, "request_accepted")) == 1, what="the request")
+
+    assert b"waits for its plan's hours" in worker.run("status").stdout
+    assert worker.stop() == 0
+
+
+def test_an_unmounted_subject_is_told_an_unchanged_one_is_not(hire: Hire, tmp_path: Path, subject: Path) -> None:
+    """An increment has few members, and that alone says nothing."""
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store")
+    worker.start()
+    told = []
+    for number in range(3):
+        worker.ask(f"r{number}")
+        told.append(worker.wait_outcome(f"r{number}")["warnings"])
+        if number == 1:
+            (subject / "block").unlink()
+
+    assert told[:2] == [[], []]
+    assert "is something not mounted?" in told[2][0]
+    assert worker.stop() == 0

@@ -12,6 +12,7 @@ if [ -z "$packages" ]; then
     missing zstd && packages="$packages zstd"
     missing xz && packages="$packages xz-utils"
     missing bzip2 && packages="$packages bzip2"
+    missing pigz && packages="$packages pigz"
     missing setfacl && packages="$packages acl"
     missing setfattr && packages="$packages attr"
 fi

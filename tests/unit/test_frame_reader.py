@@ -8,7 +8,6 @@ import hashlib
 import io
 import lzma
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -27,6 +26,7 @@ from handlers.tools.codecs import Codec, decode_frame
 from handlers.tools.frame_reader import CHUNK_BYTES, FrameReader, decompress_frames, decompress_stream
 from handlers.tools.frame_table import FrameTable
 from handlers.tools.frames import FrameWriter
+from tests.services.server import program
 
 COMPRESSED = [codec for codec in Codec if codec is not Codec.NONE]
 FRAME = 700
@@ -194,8 +194,7 @@ def test_a_stream_of_members_is_read_in_any_chunks(codec: Codec, size: int) -> N
 def test_files_of_other_programs_are_read(codec: Codec, command: str) -> None:
     """Single files, and several of them concatenated with ours."""
     argv = command.split()
-    if shutil.which(argv[0]) is None:
-        pytest.skip(f"{argv[0]} is not installed")
+    program(argv[0])
     theirs = subprocess.run(argv, input=CONTENT, capture_output=True, check=True).stdout
 
     alone = b"".join(decompress_stream(pieces(theirs, 999), codec))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +13,14 @@ import pytest
 from handlers.errors import PermanentError
 from worker.health import FILE, FILE_BYTES, HealthFile, look
 
+WRITES_AND_DIES = """
+import os, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from worker.health import HealthFile
+HealthFile(Path(sys.argv[1]), "n1", datetime.now(UTC)).beat([])
+os.kill(os.getpid(), 9)
+"""
 STARTED = datetime(2026, 11, 21, tzinfo=UTC)
 
 
@@ -87,6 +97,17 @@ def test_a_worker_that_starts_is_alive_and_not_ready(tmp_path: Path) -> None:
 
     assert seen is not None
     assert seen[0].causes == ("it is starting",)
+
+
+def test_the_word_of_a_dead_process_counts_for_nothing(tmp_path: Path) -> None:
+    """Where it can be seen that it is dead: in the same container, since the same start of the machine."""
+    done = subprocess.run(
+        [sys.executable, "-c", WRITES_AND_DIES, str(tmp_path)], capture_output=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == -9, done.stderr
+    assert (tmp_path / FILE).exists()
+
+    assert look(tmp_path, now=now()) is None
 
 
 def test_names_that_are_no_text_are_told_all_the_same(tmp_path: Path) -> None:

@@ -707,11 +707,16 @@ def test_empty_subject_after_a_full_one_is_a_warning(bench: Bench) -> None:
     bench.run(asked("r1"))
     bench.options = TextOptions(files=1)
     bench.wire()
+    unchanged = bench.run(asked("r2"), "r2")
+    bench.options = TextOptions(files=0)
+    bench.wire()
 
-    data = bench.run(asked("r2"), "r2")
+    data = bench.run(asked("r3"), "r3")
 
+    assert unchanged.warnings == ()
     assert len(data.warnings) == 1
     assert "not mounted" in data.warnings[0]
+    assert bench.run(asked("r4"), "r4").warnings == ()
 
 
 def test_nobody_needs_to_watch(bench: Bench) -> None:

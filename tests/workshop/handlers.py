@@ -66,6 +66,7 @@ class PreparedText:
             bytes_in=len(job.options.text),
             problems=problems,
             problem_counts={ProblemKind.UNREADABLE: 1} if problems else {},
+            empty=not job.options.files,
         )
 
 

@@ -77,6 +77,22 @@ def read(ctx: typer.Context) -> Loaded:
         raise with_plans(error) from error
 
 
+def state_dir(ctx: typer.Context) -> Path:
+    """The worker's state directory, also where the configuration has a problem: the worker may run on what it was."""
+    from config.problems import ConfigError
+    from config.settings import Settings
+
+    try:
+        return read(ctx).settings.state_dir
+    except ConfigError as error:
+        named = error.tree.get("state_dir") if isinstance(error.tree, dict) else None
+        default = Settings.model_fields["state_dir"].default
+        path = Path(named) if isinstance(named, str) else Path(default)
+        if not path.is_dir():
+            raise
+        return path
+
+
 def log_for_a_person() -> None:
     """Log what somebody who waits at a terminal should see, from now on: warnings, and tracebacks of bugs."""
     import logging

@@ -14,8 +14,8 @@ from worker.commands.console import Cell
 from worker.commands.options import JsonOption
 
 if TYPE_CHECKING:
-    from worker.journal.protocol import Entry
     from worker.overview import Overview, PlanOverview
+    from worker.situation import Seen
 
 _SHOWN = 20
 
@@ -31,16 +31,20 @@ def status(
     ] = False,
 ) -> int:
     """Show what runs and what waits, and each plan's newest set; works beside a running worker, and without one."""
-    settings = session.load(ctx).settings
     if ready or live:
-        return _probe(settings.state_dir, ready=ready)
+        return _probe(session.state_dir(ctx), ready=ready)
+    from handlers.tools.clock import system_clock
     from worker.overview import look
+    from worker.situation import scene, see
 
+    settings = session.load(ctx).settings
     seen = look(settings)
+    around = scene(settings, system_clock)
+    situations = [see(entry, around) for entry in seen.waiting[:_SHOWN]]
     if as_json:
         console.json_line(_document(seen))
     else:
-        _tell(seen)
+        _tell(seen, situations)
     return 0
 
 
@@ -70,10 +74,11 @@ def _worker(seen: Overview) -> str:
         return "none runs"
     if seen.silent > STALE:
         return f"no sign of life for {seen.silent.total_seconds():.0f} s (pid {seen.worker.pid})"
-    return "ready" if seen.worker.ready else f"not ready: {'; '.join(seen.worker.causes)}"
+    pid = f"pid {seen.worker.pid}"
+    return f"ready ({pid})" if seen.worker.ready else f"not ready: {'; '.join(seen.worker.causes)} ({pid})"
 
 
-def _tell(seen: Overview) -> None:
+def _tell(seen: Overview, situations: Sequence[Seen]) -> None:
     running = [plan.name for plan in seen.plans if plan.running]
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(seen.states.items()))
     unsent = f"{seen.unsent:,} not taken by anybody yet" if seen.unsent else ""
@@ -89,7 +94,7 @@ def _tell(seen: Overview) -> None:
     )
     if seen.waiting:
         console.out("\nnot concluded, newest first:")
-        rows = [_waiting_row(entry, running) for entry in seen.waiting[:_SHOWN]]
+        rows = [_waiting_row(situation) for situation in situations]
         console.table(("request", "plan", "state", "tries", "since", "next"), rows, indent="  ")
         if seen.unfinished > _SHOWN:
             console.out(f"  ... {seen.unfinished - _SHOWN:,} more")
@@ -100,20 +105,15 @@ def _tell(seen: Overview) -> None:
         )
 
 
-def _waiting_row(entry: Entry, running: Sequence[str]) -> Sequence[Cell]:
-    if entry.retry_at is not None:
-        following = f"tried again {console.when(entry.retry_at)}: {entry.last_error or ''}".splitlines()[0]
-    elif entry.plan in running and entry.attempt:
-        following = "works, or waits for its plan"
-    else:
-        following = "waits for a worker"
+def _waiting_row(seen: Seen) -> Sequence[Cell]:
+    entry = seen.entry
     return (
         Cell(entry.request_id),
         Cell(entry.plan),
-        Cell(entry.state),
+        Cell(seen.situation),
         Cell(str(entry.attempt), right=True),
         Cell(console.age(entry.accepted)),
-        Cell(following, "warn" if entry.retry_at else ""),
+        Cell(seen.next, "warn" if entry.retry_at else ""),
     )
 
 
