@@ -38,7 +38,7 @@ check: $(BIN)/holdfast
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q -n 2 -m "not slow" tests/unit
 
 format: $(BIN)/holdfast
 	$(BIN)/ruff format .

@@ -197,7 +197,11 @@ class Daemon:
             intake.poke()
 
     def on_bug(self, error: BaseException) -> None:
-        """A thread died of this: stop everything."""
+        """The calling thread dies of this: stop everything.
+
+        It is logged here and not to be raised again: Python would print it after our last line.
+        """
+        logger.opt(exception=error).error("thread_died", thread=threading.current_thread().name)
         self._fail(f"{threading.current_thread().name}: {type(error).__name__}: {error}")
 
     def _gate(self) -> Gate:
@@ -219,10 +223,8 @@ class Daemon:
             except HoldfastError as error:
                 # An intake that can never work, for instance for want of rights, says so with a reason.
                 self._fail(f"{name}: {error}")
-            except BaseException as error:
-                logger.opt(exception=error).error("thread_died", thread=name)
+            except BaseException as error:  # noqa: BLE001 - the root of a thread
                 self.on_bug(error)
-                raise
             else:
                 if lasting and not self._stop.is_set():
                     self._fail(f"{name} ended before its time")

@@ -243,9 +243,8 @@ class Scheduler:
             self._say_away(error, next="the request is begun again in a moment")
             with self._mutex:
                 self._resting[entry.plan] = time.monotonic() + JOURNAL_AWAY.total_seconds()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the root of a thread
             self._on_bug(error)
-            raise
         finally:
             lock.release()
             with self._changed:

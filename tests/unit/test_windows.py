@@ -210,6 +210,7 @@ def walked(allowed: Sequence[Hours], zone: str, first: date) -> list[datetime]:
 
 
 @pytest.mark.parametrize(("zone", "change"), FORTNIGHTS, ids=" ".join)
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(allowed=allowed_hours(), at=st.floats(0, 1))
 def test_openings_are_those_that_a_walk_through_a_fortnight_finds(
@@ -228,6 +229,7 @@ def test_openings_are_those_that_a_walk_through_a_fortnight_finds(
     assert opens_at(allowed, now, there) == next((moment for moment in open_minutes if moment >= now), None)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     allowed=allowed_hours(),
