@@ -111,10 +111,13 @@ def test_programs_started_from_it_stand_back_too(tmp_path: Path) -> None:
 @pytest.mark.skipif(not AUTOGROUP.exists(), reason="this kernel does not group by session")
 def test_session_of_a_program_stands_back_with_it() -> None:
     """Else its niceness would count only against programs of its own session, which are none."""
+    # We tell the kernel right after the program was started, so it looks until it sees that.
+    seen = f"grep -q 'nice {nicer(10)}$' {AUTOGROUP}"
+    looks = f"for turn in $(seq 200); do {seen} && break; sleep 0.05; done; cat {AUTOGROUP}"
 
     def work() -> str:
         stand_back(10, "normal")
-        return run(["cat", AUTOGROUP]).stdout.decode()
+        return run(["sh", "-c", looks]).stdout.decode()
 
     assert in_a_thread(work).endswith(f"nice {nicer(10)}\n")
     assert run(["cat", AUTOGROUP]).stdout.decode().endswith(f"nice {max(0, BEFORE[0])}\n")
