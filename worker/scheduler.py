@@ -249,7 +249,6 @@ class Scheduler:
             lock.release()
             with self._changed:
                 del self._running[entry.plan]
-                # The next one is begun by the scheduler's own thread: what this one starts would stand back as it does.
                 self._woken = True
                 self._changed.notify_all()
             self._on_room()

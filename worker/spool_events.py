@@ -5,6 +5,7 @@ A file's name is made of the event alone, so sending an event again changes noth
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -25,6 +26,8 @@ from worker.intake.spool_ledger import Ledger
 from worker.journal.protocol import Announcement
 
 _BUSY_SECONDS = 0.01
+_PATIENCE_SECONDS = 5.0
+"""How long to wait for another process that sends the same event: it may be stopped, and our own end must not wait."""
 _TIDY_SECONDS = 3600.0
 
 
@@ -84,7 +87,10 @@ class SpoolEvents:
         fsync_directory(events)
 
     def _hold(self, fresh: Path) -> Lock:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         while (lock := Lock.try_hold(fresh)) is None:
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "another process has been writing it for too long", str(fresh))
             time.sleep(_BUSY_SECONDS)
         return lock
 

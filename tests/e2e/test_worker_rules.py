@@ -410,3 +410,16 @@ def test_an_unmounted_subject_is_told_an_unchanged_one_is_not(hire: Hire, tmp_pa
     assert told[:2] == [[], []]
     assert "is something not mounted?" in told[2][0]
     assert worker.stop() == 0
+
+
+def test_a_store_that_no_plan_uses_keeps_nobody_from_being_ready(hire: Hire, tmp_path: Path, subject: Path) -> None:
+    """It may be the mount point of an archive that is seldom there."""
+    stores = {name: {"kind": "local", "path": str(tmp_path / name)} for name in ("store", "archive")}
+    used = {"web": {"handler": "tar", "store": "store", "options": {"root": str(subject)}}}
+    worker = hire(tmp_path / "n1", subject, tmp_path / "store", stores=stores, plans=used)
+    worker.start()
+
+    wait_for(lambda: ready(worker), what="readiness")
+
+    assert len(log_of(worker, "store_not_swept")) == 1
+    assert worker.stop() == 0

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.errors import PermanentError, TemporaryError
+from handlers.tools.lock import Lock
 from worker.events import EventData, Word, event
 from worker.intake.wire import RequestId
 from worker.journal.protocol import Announcement, Caller
@@ -230,3 +231,22 @@ def test_processes_that_send_the_same_events_do_not_disturb_each_other(tmp_path:
     assert errors == []
     assert len(files(tmp_path)) == len(letters)
     assert not [name for name in files(tmp_path) if name.startswith(".")]
+
+
+def test_a_process_that_hangs_with_an_event_does_not_take_us_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again later, like anything that is in the way for a while."""
+    monkeypatch.setattr("worker.spool_events._PATIENCE_SECONDS", 0.1)
+    events, letter = sink(tmp_path), announcement()
+    name = event_file_name(letter.event_id, letter.body)
+    events.send(announcement(event_id="another"))
+    hanging = Lock.try_hold(tmp_path / "events" / f".{name}.new")
+    assert hanging is not None
+
+    with pytest.raises(TemporaryError, match="for too long"):
+        events.send(letter)
+    hanging.release()
+    events.send(letter)
+
+    assert name in files(tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,13 +35,14 @@ def run(ctx: typer.Context) -> int:
         daemon = build_daemon(app, lambda: session.read(ctx))
 
         def prepare() -> None:
-            _sweep(app.stores, app.store_watch)
+            used = {plan.store.name for plan in app.configured.plans.values()}
+            _sweep(app.stores, used, app.store_watch)
             _sweep_scratch(loaded.settings.state_dir)
 
         return daemon.run(prepare)
 
 
-def _sweep(stores: Mapping[str, Store], watch: StoreWatch) -> None:
+def _sweep(stores: Mapping[str, Store], used: Collection[str], watch: StoreWatch) -> None:
     from loguru import logger
 
     from worker.stores.protocol import StoreUnavailable
@@ -50,8 +51,9 @@ def _sweep(stores: Mapping[str, Store], watch: StoreWatch) -> None:
         try:
             removed = store.sweep()
         except StoreUnavailable as error:
-            # It may be back before the first request needs it; until then the worker is not ready.
-            watch.failed(name, error)
+            # It may be back before the first request needs it; until then a worker that has plans for it is not ready.
+            if name in used:
+                watch.failed(name, error)
             logger.warning("store_not_swept", store=name, error=str(error), next="swept at the next start")
         except HoldfastError as error:
             logger.warning("store_not_swept", store=name, error=str(error), next="swept at the next start")
