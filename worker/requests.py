@@ -157,7 +157,7 @@ def drop(app: App, entry: Entry) -> Entry:
     Its events are in the outbox on return. Raises Moved while somebody works on it, PermanentError where it has its
     outcome already.
     """
-    who = f"{_user()}@{app.settings.node}"
+    who = f"{user()}@{app.settings.node}"
     dropped = PermanentError(
         f"dropped by {who}", hint=f"`holdfast requests requeue '{entry.request_id}'` asks for it again"
     )
@@ -240,7 +240,8 @@ def _try_hold(settings: Settings, plan: PlanName) -> Lock | None:
         ) from error
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this process, for the record of what a person did."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -91,12 +91,13 @@ def test_a_backup_is_private_and_cannot_be_written_by_accident(store: LocalStore
 def test_strangers_files_are_neither_listed_nor_removed(store: LocalStore, root: Path) -> None:
     """Files, directories without a manifest, hidden ones and links are somebody else's."""
     commit(store)
-    for path in ["lost+found", "photos/notes", ".snapshots/hourly", ".holdfast/drafts/theirs.0011"]:
+    for path in ["lost+found", "photos/notes", "a\nb/c", ".snapshots/hourly", ".holdfast/drafts/theirs.0011"]:
         (root / path).mkdir(parents=True)
         (root / path / "file").write_text("theirs")
     (root / "README").write_text("theirs")
     (root / "photos" / "todo.txt").write_text("theirs")
-    (root / ".snapshots" / "hourly" / "manifest.json").write_text("{}")
+    for path in [".snapshots/hourly", "a\nb/c"]:
+        (root / path / "manifest.json").write_text("{}")
     (root / "photos" / "latest").symlink_to("first")
     (root / ".holdfast" / "drafts" / "other.owner").write_text("theirs")
     before = everything(root)
@@ -151,6 +152,10 @@ def test_a_missing_directory_is_never_made(tmp_path: Path) -> None:
         lambda: store.exists(NAME),
         lambda: store.read(NAME, "data"),
         lambda: store.expire(NAME),
+        lambda: store.notes(NAME.plan, "pins"),
+        lambda: store.put_note(NAME.plan, "pins", "mine", b"said", replace=True),
+        lambda: store.drop_note(NAME.plan, "pins", "mine"),
+        lambda: list(store.noted_plans()),
         store.sweep,
         store.free_bytes,
         store.check,

@@ -272,6 +272,7 @@ def test_names_are_told_by_plan(store: Store) -> None:
     assert set(store.names()) == photos | letters
     assert set(store.names(PlanName("photos"))) == photos
     assert list(store.names(PlanName("music"))) == []
+    assert list(store.names(PlanName("../photos"))) == []
 
 
 def test_what_is_missing_is_told_apart_from_what_is_empty(store: Store) -> None:

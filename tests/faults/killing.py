@@ -143,15 +143,63 @@ def try_sweep(store: LocalStore, number: int) -> bool:
     return through
 
 
+def try_note(store: LocalStore, number: int) -> bool:
+    """Die while making a note beside another one."""
+    store.put_note(NAME.plan, "pins", "other", b"there", replace=False)
+    through = survives(lambda: store.put_note(NAME.plan, "pins", "mine", b"said", replace=False), number)
+    return _noted(store, through, {"other": b"there"}, {"other": b"there", "mine": b"said"})
+
+
+def try_note_again(store: LocalStore, number: int) -> bool:
+    """Die while replacing a note."""
+    store.put_note(NAME.plan, "pins", "mine", b"said", replace=False)
+    through = survives(lambda: store.put_note(NAME.plan, "pins", "mine", b"said anew", replace=True), number)
+    return _noted(store, through, {"mine": b"said"}, {"mine": b"said anew"})
+
+
+def try_note_drop(store: LocalStore, number: int) -> bool:
+    """Die while dropping a note."""
+    store.put_note(NAME.plan, "pins", "mine", b"said", replace=False)
+    through = survives(lambda: store.drop_note(NAME.plan, "pins", "mine"), number)
+    return _noted(store, through, {"mine": b"said"}, {})
+
+
+def _noted(store: LocalStore, through: bool, before: dict[str, bytes], after: dict[str, bytes]) -> bool:
+    """Either all is as before or all is done, nothing is left over, and the work can be done again."""
+    found = dict(store.notes(NAME.plan, "pins"))
+    assert found == after if through else found in (before, after)
+    store.sweep()
+    assert dict(store.notes(NAME.plan, "pins")) == found
+    place = store.path / ".holdfast" / "notes" / NAME.plan / "pins"
+    assert {path.name for path in place.iterdir()} <= {".lock", *found}
+    for name in before.keys() | after.keys():
+        if name in after:
+            store.put_note(NAME.plan, "pins", name, after[name], replace=True)
+        else:
+            store.drop_note(NAME.plan, "pins", name)
+    assert dict(store.notes(NAME.plan, "pins")) == after
+    return through
+
+
+TRIES = {
+    "commit": try_commit,
+    "expire": try_expire,
+    "discard": try_discard,
+    "sweep": try_sweep,
+    "note": try_note,
+    "note-again": try_note_again,
+    "note-drop": try_note_drop,
+}
+
+
 def main(what: str, folder: Path) -> int:
     """How many deaths there were until the work got through."""
-    tries = {"commit": try_commit, "expire": try_expire, "discard": try_discard, "sweep": try_sweep}
     number = 0
     while True:
         number += 1
         root = folder / str(number)
         root.mkdir()
-        if tries[what](LocalStore("nas", root), number):
+        if TRIES[what](LocalStore("nas", root), number):
             return number - 1
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from enum import StrEnum
@@ -174,7 +173,7 @@ def drop(
             if not waiting:
                 console.note(f"no request for plan {plan} waits")
                 return 0
-    if not (yes or _confirmed(f"drop {what}?")):
+    if not (yes or session.confirmed(f"drop {what}?")):
         console.note("nothing was dropped")
         return 130
     with closing(build(loaded)) as wired:
@@ -273,12 +272,3 @@ def _drop_one(wired: App, entry: Entry, *, as_json: bool) -> None:
 def _one_or_all(request_id: str | None, everything: bool, option: str) -> None:
     if (request_id is None) == (not everything):
         raise session.Usage("one id, or all of them", hint=f"name a request, or give {option}")
-
-
-def _confirmed(question: str) -> bool:
-    if not sys.stdin.isatty():
-        raise session.Usage("nobody can be asked whether this is meant", hint="add --yes")
-    try:
-        return typer.confirm(console.clean(question), err=True)
-    except typer.Abort:
-        return False

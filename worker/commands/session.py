@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,16 @@ def cancel_on_signals() -> threading.Event:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, cancel)
     return cancelled
+
+
+def confirmed(question: str) -> bool:
+    """Whether a person says yes. Raises Usage where nobody can be asked."""
+    if not sys.stdin.isatty():
+        raise Usage("nobody can be asked whether this is meant", hint="add --yes")
+    try:
+        return typer.confirm(console.clean(question), err=True)
+    except typer.Abort:
+        return False
 
 
 def level_of(text: str) -> Level:

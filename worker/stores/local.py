@@ -4,6 +4,7 @@
     <path>/.holdfast/drafts/           sets being written, see `worker.stores.local_draft`
     <path>/.holdfast/expired/          sets on their way out: whatever is here is removed by the next sweep
     <path>/.holdfast/leases/           who makes which set, see `worker.stores.local_lease`
+    <path>/.holdfast/notes/            what people and checks said of sets, see `worker.stores.local_notes`
 
 Directories are 0700, files 0400: a backup holds private files, whatever the umask says. `rsync`, `tar` and `sha256sum`
 read it as the user of the worker or as root.
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from worker.manifest import MANIFEST
 from worker.stores.disk_errors import require_root, store_error, translated
 from worker.stores.local_draft import DIRECTORY_MODE, OWNER_SUFFIX, LocalDraft, own_record
 from worker.stores.local_lease import LocalLeases
-from worker.stores.names import checked_lease, checked_name, checked_set
+from worker.stores.local_notes import LocalNotes
+from worker.stores.names import checked_lease, checked_name, checked_note, checked_set, is_harmless
 from worker.stores.protocol import SetMissing, SetName, StoreRefused
 
 CHUNK_BYTES = 4 << 20
@@ -48,6 +50,7 @@ class LocalStore:
         self._drafts = path / ".holdfast" / "drafts"
         self._expired = path / ".holdfast" / "expired"
         self._leases = LocalLeases(name, path)
+        self._notes = LocalNotes(name, path)
 
     @property
     def name(self) -> str:
@@ -71,8 +74,9 @@ class LocalStore:
         Raises StoreUnavailable where the store's directory is missing, which is not the same as empty.
         """
         require_root(self._name, self._path)
-        plans = self._directories(self._path) if plan is None else iter([checked_name(plan)])
-        for plan_name in plans:
+        # What can be no plan's name, such as a path that a person gave, has no sets: nothing outside is looked at.
+        wanted = [plan] if plan is not None and is_harmless(plan) else []
+        for plan_name in self._directories(self._path) if plan is None else wanted:
             for backup_id in self._directories(self._path / plan_name):
                 name = SetName(plan=PlanName(plan_name), backup_id=BackupId(backup_id))
                 if self._is_committed(name):
@@ -146,8 +150,28 @@ class LocalStore:
         """
         return self._leases.swap(checked_set(name), old, checked_lease(new))
 
+    def notes(self, plan: PlanName, kind: str) -> Mapping[str, bytes]:
+        """The notes of a kind about a plan's sets. Raises StoreUnavailable or StoreRefused."""
+        return self._notes.read(PlanName(checked_name(plan)), checked_name(kind))
+
+    def put_note(self, plan: PlanName, kind: str, name: str, content: bytes, *, replace: bool) -> bool:
+        """Make a durable note; False where there is one of this name and `replace` is false.
+
+        Raises StoreUnavailable or StoreRefused.
+        """
+        checked_name(plan)
+        return self._notes.put(plan, checked_name(kind), checked_name(name), checked_note(content), replace=replace)
+
+    def drop_note(self, plan: PlanName, kind: str, name: str) -> None:
+        """Remove a note for good; gone already is fine. Raises StoreUnavailable or StoreRefused."""
+        self._notes.drop(PlanName(checked_name(plan)), checked_name(kind), checked_name(name))
+
+    def noted_plans(self) -> Iterator[PlanName]:
+        """The plans that have a note of any kind, in no order. Raises StoreUnavailable or StoreRefused."""
+        return self._notes.plans()
+
     def sweep(self) -> int:
-        """Remove drafts whose owner is dead, sets whose expiry was cut short, useless leases; says how many."""
+        """Remove drafts of dead owners, sets whose expiry was cut short, useless leases, unfinished notes; how many."""
         require_root(self._name, self._path)
         for record in self._listing(self._drafts):
             if record.endswith(OWNER_SUFFIX):
@@ -157,7 +181,7 @@ class LocalStore:
             with translated(self._name, self._expired / leftover):
                 remove_tree(self._expired / leftover)
             removed += 1
-        return removed + self._leases.sweep(self._is_committed)
+        return removed + self._leases.sweep(self._is_committed) + self._notes.sweep()
 
     def free_bytes(self) -> int | None:
         """Room that is left for this user. Raises StoreUnavailable."""
@@ -212,7 +236,7 @@ class LocalStore:
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                    if is_harmless(entry.name) and entry.is_dir(follow_symlinks=False):
                         yield entry.name
         except (FileNotFoundError, NotADirectoryError):
             return

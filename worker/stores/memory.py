@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from handlers.contract import Part, PlanName
 from worker.manifest import MANIFEST
-from worker.stores.names import checked_files, checked_lease, checked_name, checked_part, checked_set
+from worker.stores.names import checked_files, checked_lease, checked_name, checked_note, checked_part, checked_set
 from worker.stores.protocol import AlreadyCommitted, SetMissing, SetName
 
 CHUNK_BYTES = 1 << 20
@@ -81,6 +81,7 @@ class MemoryStore:
         self._name = name
         self._sets: dict[SetName, dict[str, bytes]] = {}
         self._leases: dict[SetName, bytes] = {}
+        self._notes: dict[tuple[PlanName, str, str], bytes] = {}
         self._lock = threading.Lock()
 
     @property
@@ -156,6 +157,33 @@ class MemoryStore:
             else:
                 self._leases[name] = new
             return True
+
+    def notes(self, plan: PlanName, kind: str) -> Mapping[str, bytes]:
+        """The notes of a kind about a plan's sets."""
+        wanted = checked_name(plan), checked_name(kind)
+        with self._lock:
+            return {name: content for (*of, name), content in self._notes.items() if tuple(of) == wanted}
+
+    def put_note(self, plan: PlanName, kind: str, name: str, content: bytes, *, replace: bool) -> bool:
+        """Make a note; False where there is one of this name and `replace` is false."""
+        key = PlanName(checked_name(plan)), checked_name(kind), checked_name(name)
+        checked_note(content)
+        with self._lock:
+            if key in self._notes and not replace:
+                return False
+            self._notes[key] = content
+            return True
+
+    def drop_note(self, plan: PlanName, kind: str, name: str) -> None:
+        """Remove a note; gone already is fine."""
+        key = PlanName(checked_name(plan)), checked_name(kind), checked_name(name)
+        with self._lock:
+            self._notes.pop(key, None)
+
+    def noted_plans(self) -> Iterator[PlanName]:
+        """The plans that have a note of any kind, in no order."""
+        with self._lock:
+            return iter({plan for plan, _, _ in self._notes})
 
     def sweep(self) -> int:
         """Remove the leases of committed sets; a draft in memory dies with its writer."""

@@ -14,6 +14,7 @@ from worker.stores.protocol import SetName
 MAX_NAME_BYTES = 200
 """Room is left for what a store appends; file systems stop at 255."""
 MAX_LEASE_BYTES = 4096
+MAX_NOTE_BYTES = 16_384
 
 
 def checked_name(name: str) -> str:
@@ -22,6 +23,15 @@ def checked_name(name: str) -> str:
     if forbidden or len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise ValueError(f"not a name for a file of a set: {name!r}")
     return name
+
+
+def is_harmless(name: str) -> bool:
+    """Whether `checked_name` takes it: what a store finds under another name is not its own."""
+    try:
+        checked_name(name)
+    except ValueError:
+        return False
+    return True
 
 
 def checked_set(name: SetName) -> SetName:
@@ -52,3 +62,10 @@ def checked_lease(record: bytes | None) -> bytes | None:
     if record is not None and not 0 < len(record) <= MAX_LEASE_BYTES:
         raise ValueError(f"a lease record has 1 to {MAX_LEASE_BYTES} bytes, not {len(record)}")
     return record
+
+
+def checked_note(content: bytes) -> bytes:
+    """The content, if it is a small one. Raises ValueError, also for an empty one: that would look like a torn note."""
+    if not 0 < len(content) <= MAX_NOTE_BYTES:
+        raise ValueError(f"a note has 1 to {MAX_NOTE_BYTES} bytes, not {len(content)}")
+    return content

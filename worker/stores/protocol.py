@@ -104,6 +104,29 @@ class Store(Protocol):
         a power cut; what is left of it may be damaged. What it says is the business of `worker.lease` alone.
         """
 
+    def notes(self, plan: PlanName, kind: str) -> Mapping[str, bytes]:
+        """The notes of a kind about a plan's sets: names to contents, empty where there are none.
+
+        A note is a small record beside the sets, and outlives the journal and the plan's configuration. Contents are
+        as they were put or, where somebody meddled with them, as they are: what they say is the caller's business.
+        What a `put_note` or `drop_note` that has returned did, anywhere, is seen. Raises StoreUnavailable or
+        StoreRefused, also where a single note cannot be read: none is ever left out.
+        """
+
+    def put_note(self, plan: PlanName, kind: str, name: str, content: bytes, *, replace: bool) -> bool:
+        """Make a note; False, and nothing changed, where there is one of this name and `replace` is false.
+
+        In one step: readers see the old note, or none, or the new one. On return it survives a power cut. Of several
+        who make the same one without `replace`, one alone hears True. After StoreUnavailable or StoreRefused nobody
+        knows whether it is there.
+        """
+
+    def drop_note(self, plan: PlanName, kind: str, name: str) -> None:
+        """Remove a note; gone already is fine. On return it stays gone after a power cut."""
+
+    def noted_plans(self) -> Iterator[PlanName]:
+        """The plans that have a note of any kind, in no order, each once; they need not have a set."""
+
     def sweep(self) -> int:
         """Remove what dead writers left behind, by their own records; never touches a living one. Says how many.
 
