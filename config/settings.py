@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from config.broker_url import accepted_url, with_password
 from config.hours import parse_hours
+from config.levels import Levels
+from config.retention import Retention
 from config.secrets import Secret
+from config.section import Days, Section
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9_-])?$"
 """Names become directories, object keys, routing keys: none of them has trouble with these."""
@@ -63,16 +66,9 @@ StoreName = Name
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), Field(json_schema_extra={"pattern": r"^(/|\$)"})]
 Seconds = Annotated[float, Field(ge=0, le=YEAR_SECONDS, allow_inf_nan=False)]
 SomeSeconds = Annotated[float, Field(gt=0, le=YEAR_SECONDS, allow_inf_nan=False)]
-Days = Annotated[float, Field(ge=0, le=36_500, allow_inf_nan=False)]
 RequestBytes = Annotated[int, Field(ge=1_024, le=16_777_216)]
 HoursText = Annotated[str, AfterValidator(_hours)]
 AmqpName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=127)]
-
-
-class Section(BaseModel):
-    """A part of the tree: nothing changes after loading, nothing unknown gets in, no error quotes a value."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Retry(Section):
@@ -192,6 +188,16 @@ class Plan(Section):
     """How a new backup is checked: read again, or (`deep`) restored into scratch too."""
     max_level: Annotated[int, Field(ge=0, le=99)] = 9
     """The deepest automatic level; the backup after it starts over with a full one, 0 makes all of them full."""
+    levels: Levels = Levels()
+    """When the levels begin again before that."""
+    retention: Retention = Retention()
+    """Which backups are kept when others expire; by default all of them."""
+    on_unreadable: Literal["partial", "fail"] = "partial"
+    """What a backup becomes that could not read some of its files: `partial`, with the files named; or `fail`: it is
+    thrown away."""
+    on_changed: Literal["warn", "partial"] = "warn"
+    """What a backup becomes in which files changed while they were read: it still succeeds, with the files named
+    (`warn`), or it is `partial`. The next level takes them again either way."""
     options: Mapping[str, JsonValue] = Field(default={}, repr=False)
     """The handler's own settings; `holdfast schema` prints what each handler knows."""
     labels: Mapping[str, str] = {}
@@ -224,7 +230,7 @@ class Settings(Section):
     """How many requests are accepted beyond those that can begin at once, so that priorities have a choice. What is
     accepted is worked on by this worker alone."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None
-    """The time zone of `allowed_hours`, such as `Europe/Berlin`; by default that of the machine."""
+    """The time zone of `allowed_hours` and of `retention`, such as `Europe/Berlin`; by default that of the machine."""
     lease_seconds: Annotated[float, Field(ge=5, le=3_600)] = 60.0
     """After how long without a sign of life another worker may take over a request on a shared store."""
     keep_requests_days: Days = 30

@@ -9,41 +9,79 @@ import typer
 
 from worker.commands import console, session
 from worker.commands.console import Cell
-from worker.commands.options import JsonOption, OptionalPlanArgument
+from worker.commands.options import JsonOption, OptionalPlanArgument, OrphansOption
 
 if TYPE_CHECKING:
     from config.settings import Settings
     from worker.catalog import Damaged, StoredSet
+    from worker.pins import DamagedPin
+    from worker.stores.protocol import SetName
+
+    Kept = Mapping[tuple[str, SetName], Sequence[str]]
+    """The names of the pins of each set, by its store and its name."""
 
 _HEAD = ("plan", "set", "level", "when", "files", "size", "outcome", "store")
 
 
-def list_sets(ctx: typer.Context, plan: OptionalPlanArgument = None, as_json: JsonOption = False) -> int:
-    """List what is stored; a damaged manifest is listed as damaged and makes the exit code 6."""
+def list_sets(
+    ctx: typer.Context,
+    plan: OptionalPlanArgument = None,
+    orphans: OrphansOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """List what is stored; what has a damaged manifest is listed as damaged, and makes the exit code 6."""
     from handlers.contract import PlanName
     from worker.app import open_catalog
     from worker.catalog import Damaged, StoredSet
 
     settings = session.load(ctx).settings
     catalog = open_catalog(settings)
+    if orphans:
+        from worker.commands.orphans import list_orphans
+
+        return list_orphans(settings, catalog, plan, as_json=as_json)
     wanted = PlanName(plan) if plan is not None else None
     found = [item for store in catalog.stores_of(wanted) for item in catalog.look(store, wanted)]
     if plan is not None and not found:
         _require_known(settings, plan)
     readable = [item for item in found if isinstance(item, StoredSet)]
     damaged = [item for item in found if isinstance(item, Damaged)]
+    kept, damaged_pins = _pins(found)
     if as_json:
         for stored in sorted(readable, key=_order):
-            console.json_line(_document(stored))
+            console.json_line(_document(stored, kept))
         for item in damaged:
-            console.json_line(_damaged_document(item))
+            console.json_line(_damaged_document(item, kept))
     elif found:
-        console.table(_HEAD, [*_rows(readable), *(_damaged_row(item) for item in damaged)])
+        rows = [(*_row(item, lead), *_mark(item, kept)) for item, lead in _tree(readable)]
+        rows += [(*_damaged_row(item), *_mark(item, kept)) for item in damaged]
+        console.table((*_HEAD, "kept as") if kept else _HEAD, rows)
     else:
         console.note("no backups yet")
-    for item in damaged:
-        console.error(item.error.message, item.error.hint)
-    return 6 if damaged else 0
+    for error in [*(item.error for item in damaged), *(pin.error for pin in damaged_pins)]:
+        console.error(error.message, error.hint)
+    return 6 if damaged or damaged_pins else 0
+
+
+def _pins(found: Sequence[StoredSet | Damaged]) -> tuple[Kept, Sequence[DamagedPin]]:
+    from worker.pins import DamagedPin, all_pins
+    from worker.stores.protocol import SetName
+
+    kept: dict[tuple[str, SetName], list[str]] = {}
+    damaged: list[DamagedPin] = []
+    there = {(item.store.name, item.name) for item in found}
+    for store, plan in {(item.store.name, item.name.plan): (item.store, item.name.plan) for item in found}.values():
+        for pin in all_pins(store, plan):
+            if isinstance(pin, DamagedPin):
+                damaged.append(pin)
+            elif (key := (store.name, SetName(plan=plan, backup_id=pin.backup_id))) in there:
+                kept.setdefault(key, []).append(pin.name)
+    return {key: sorted(names) for key, names in kept.items()}, damaged
+
+
+def _mark(item: StoredSet | Damaged, kept: Kept) -> Sequence[Cell]:
+    """The last column, which is there only where something is kept."""
+    return (Cell(", ".join(kept.get((item.store.name, item.name), ()))),) if kept else ()
 
 
 def _require_known(settings: Settings, plan: str) -> None:
@@ -56,8 +94,8 @@ def _order(stored: StoredSet) -> tuple[str, str, object, str]:
     return stored.store.name, stored.manifest.plan, stored.manifest.finished, stored.backup_id
 
 
-def _rows(readable: Sequence[StoredSet]) -> Iterator[Sequence[Cell]]:
-    """Plan by plan, each set below the one it builds on."""
+def _tree(readable: Sequence[StoredSet]) -> Iterator[tuple[StoredSet, str]]:
+    """Plan by plan, each set below the one it builds on, with the lines that lead to it."""
     in_order = sorted(readable, key=_order)
     here = {(stored.store.name, stored.name) for stored in in_order}
     children: dict[tuple[str, str, str], list[StoredSet]] = {}
@@ -82,12 +120,12 @@ def _branch(
     lead: str,
     last: bool,
     top: bool = False,
-) -> Iterator[Sequence[Cell]]:
+) -> Iterator[tuple[StoredSet, str]]:
     # A stack, not a recursion: a chain may be a hundred levels deep.
     waiting = [(stored, lead, last, top)]
     while waiting:
         item, indent, is_last, is_top = waiting.pop()
-        yield _row(item, "" if is_top else f"{indent}{'└ ' if is_last else '├ '}")
+        yield item, "" if is_top else f"{indent}{'└ ' if is_last else '├ '}"
         below = children.get((item.store.name, item.manifest.plan, item.backup_id), ())
         further = "" if is_top else f"{indent}{'  ' if is_last else '│ '}"
         for at, child in reversed(list(enumerate(below))):
@@ -122,21 +160,22 @@ def _damaged_row(item: Damaged) -> Sequence[Cell]:
     )
 
 
-def _document(stored: StoredSet) -> dict[str, object]:
+def _document(stored: StoredSet, kept: Kept) -> dict[str, object]:
     manifest = stored.manifest
     picked = manifest.model_dump(
         mode="json",
         include={"plan", "backup_id", "request_id", "handler", "level", "parent", "started", "finished", "host"}
         | {"outcome", "counts", "problem_counts", "labels"},
     )
-    return {"store": stored.store.name, **picked}
+    return {"store": stored.store.name, **picked, "pins": kept.get((stored.store.name, stored.name), ())}
 
 
-def _damaged_document(item: Damaged) -> dict[str, object]:
+def _damaged_document(item: Damaged, kept: Kept) -> dict[str, object]:
     return {
         "store": item.store.name,
         "plan": item.name.plan,
         "backup_id": item.name.backup_id,
         "outcome": "damaged",
         "error": item.error.message,
+        "pins": kept.get((item.store.name, item.name), ()),
     }
