@@ -37,8 +37,8 @@ from worker.lease import Leases
 from worker.lifecycle import State
 from worker.outbox import EventWatcher, Outbox
 from worker.pipeline import Configured, Pipeline, Rules
+from worker.plan import Plan, Surroundings
 from worker.scheduler import Scheduler, Slots
-from worker.steps import Plan, Surroundings
 from worker.store_watch import StoreWatch
 from worker.stores.local import LocalStore
 from worker.stores.protocol import Store
@@ -155,6 +155,7 @@ def _configured(
         config_digest=loaded.digest,
         clock=clock,
         leases=leases,
+        zone=zone_of(settings),
     )
     allowed = settings.queue.reply_to_allowed if settings.queue else ()
     return Configured(plans=found, rules=Rules(retry=retry, reply_to_allowed=allowed), around=around)

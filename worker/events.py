@@ -54,7 +54,7 @@ class ExitCode:
 class EventData(BaseModel):
     """What an event tells."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     outcome: Word
     """The last word of the event's type."""
@@ -67,7 +67,7 @@ class EventData(BaseModel):
     plan: str | None = None
     """The plan that was asked for."""
     operation: str | None = None
-    """`backup` or `verify`."""
+    """`backup`, `verify` or `expire`."""
     attempt: int | None = None
     """How often the work was begun."""
     level: int | None = None
@@ -82,6 +82,10 @@ class EventData(BaseModel):
     """Sizes, of the whole set or so far."""
     stores: tuple[str, ...] = ()
     """Where the set is."""
+    expired: tuple[str, ...] = ()
+    """The sets that this request let go of, because the plan's retention no longer wants them; the first 1000."""
+    expired_count: int | None = None
+    """How many they are; absent where nothing was looked through."""
     verified: str | None = None
     """How deep it was checked after the commit: none, checksums or deep."""
     problem_counts: dict[str, int] = {}
@@ -109,7 +113,7 @@ class EventData(BaseModel):
 class Event(BaseModel):
     """The envelope."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     specversion: Literal["1.0"] = "1.0"
     """CloudEvents version."""

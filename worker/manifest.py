@@ -21,7 +21,7 @@ GUIDE = "RESTORE.md"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FrameRecord(_Record):
@@ -112,6 +112,8 @@ class Manifest(_Record):
     """backup_id of the set this one builds on."""
     level_reason: str
     """Why this level was chosen."""
+    restarts: int = Field(default=0, ge=0)
+    """How often the plan has begun its levels again since level 0 of the chain."""
     host: str
     """The node that made it."""
     started: AwareDatetime

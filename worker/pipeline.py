@@ -29,8 +29,9 @@ from worker.intake.wire import BackupRequest, MessageRefused, RequestId
 from worker.journal.protocol import Attached, Begun, Conflict, Entry, Journal, JournalUnavailable, Known
 from worker.lifecycle import State, Step
 from worker.outbox import Outbox
+from worker.plan import Plan, Surroundings
 from worker.policy import Denied, RequestRefused
-from worker.steps import Plan, Surroundings, Work, facts, scratch_of
+from worker.steps import Work, facts, scratch_of
 from worker.store_watch import StoreWatch
 from worker.stores.protocol import SetName, StoreUnavailable
 

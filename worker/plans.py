@@ -15,7 +15,7 @@ from config.validation import problems_from_validation
 from handlers import registry
 from handlers.contract import Handler, PlanName
 from handlers.errors import PermanentError
-from worker.steps import Plan
+from worker.plan import Plan
 from worker.stores.protocol import Store
 
 
@@ -92,6 +92,10 @@ def build(loaded: Loaded, stores: Mapping[str, Store]) -> Mapping[PlanName, Plan
             store=stores[store],
             verify=settings.verify,
             max_level=settings.max_level,
+            levels=settings.levels,
+            retention=settings.retention,
+            on_unreadable=settings.on_unreadable,
+            on_changed=settings.on_changed,
             labels=settings.labels,
             priority=settings.priority,
             hours=tuple(parse_hours(text) for text in settings.allowed_hours),

@@ -9,10 +9,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import Literal
 
-from handlers.contract import PlanName
+from handlers.contract import PlanName, ProblemKind, Produced
 from handlers.errors import PermanentError
 from worker.intake.wire import BackupRequest
+
+_SHOWN_CHARACTERS = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,10 @@ class Denied:
 
     reason: str
     hint: str | None = None
+
+
+class SubjectUnreadable(PermanentError):
+    """Files of the subject could not be read, and the plan wants all of it or nothing."""
 
 
 class RequestRefused(PermanentError):
@@ -75,3 +82,18 @@ def require_in_time(request: BackupRequest, now: datetime) -> None:
 def may_answer(request: BackupRequest, reply_to_allowed: Sequence[str]) -> bool:
     """Whether an answer may go where the request wants it: a message must not write into any queue it likes."""
     return request.reply_to is None or any(fnmatchcase(request.reply_to, allowed) for allowed in reply_to_allowed)
+
+
+def outcome_of(
+    made: Produced, *, on_unreadable: Literal["partial", "fail"], on_changed: Literal["warn", "partial"]
+) -> Literal["succeeded", "partial"]:
+    """What a set is, by what is wrong with its files. Raises SubjectUnreadable where the plan wants all or nothing."""
+    lost = sum(count for kind, count in made.problem_counts.items() if kind.is_loss)
+    if lost and on_unreadable == "fail":
+        named = "; ".join(f"{problem.path}: {problem.detail}" for problem in made.problems if problem.kind.is_loss)
+        raise SubjectUnreadable(
+            f"{lost} files could not be read, and the plan says on_unreadable: fail: {named[:_SHOWN_CHARACTERS]}",
+            hint="let the worker read them, exclude them, or allow partial backups with on_unreadable: partial",
+        )
+    changed = made.problem_counts.get(ProblemKind.CHANGED, 0)
+    return "partial" if lost or (changed and on_changed == "partial") else "succeeded"

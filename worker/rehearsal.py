@@ -20,8 +20,9 @@ from worker.journal.protocol import Entry
 from worker.lease import Leases
 from worker.levels import Choice
 from worker.lifecycle import State, Step
+from worker.plan import Surroundings
 from worker.policy import Denied, RequestRefused
-from worker.steps import MakeControl, Surroundings, Work
+from worker.steps import MakeControl, Work
 
 
 def rehearse(

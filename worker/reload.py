@@ -18,8 +18,8 @@ from handlers.contract import PlanName
 from handlers.errors import HoldfastError
 from worker.app import App, configured, rests, slots
 from worker.journal.protocol import JournalUnavailable
+from worker.plan import Plan
 from worker.scheduler import Scheduler
-from worker.steps import Plan
 
 LIVE: Final = frozenset(
     {

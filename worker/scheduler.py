@@ -26,7 +26,7 @@ from worker.intake.wire import RequestId
 from worker.journal.protocol import Entry, Journal
 from worker.lifecycle import IllegalMove, State
 from worker.pipeline import Pipeline
-from worker.steps import Plan
+from worker.plan import Plan
 from worker.store_watch import StoreWatch
 from worker.stores.protocol import Store, StoreUnavailable
 from worker.turns import Turns

@@ -7,70 +7,38 @@ for what it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from loguru import logger
-from pydantic import BaseModel
 
-from config.hours import Hours
-from config.settings import Limits
-from handlers.contract import JSON, BackupId, Handler, Job, PlanName, Prepared, Produced
-from handlers.errors import HoldfastError, IntegrityError, PermanentError, TemporaryError
-from handlers.tools.clock import Clock
-from handlers.tools.priority import stand_back
+from handlers.contract import JSON, BackupId, Control, Job, PlanName, Prepared, Produced
+from handlers.errors import Cancelled, HoldfastError, IntegrityError, PermanentError, TemporaryError
 from handlers.tools.removal import remove_tree
 from worker import events, manifest, policy
 from worker.catalog import Catalog, StoredSet
 from worker.control import Watcher, WorkControl
 from worker.events import EventData, ExitCode, Word
+from worker.expiry import expire
+from worker.gently import gently
 from worker.journal.protocol import Entry
-from worker.lease import Lease, LeasedControl, Leases
-from worker.levels import Choice, choose, newest
+from worker.lease import Lease, LeasedControl
+from worker.levels import Choice, LevelRefused, choose, newest
 from worker.lifecycle import State, Step
-from worker.manifest import Counts, Manifest, PartRecord, ProblemRecord
+from worker.parents import expiry_of_parents_is_temporary, require_parents
+from worker.plan import Plan, Surroundings
+from worker.set_record import chain_documents, write_up
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
 from worker.throttle import Throttle, throttled
+from worker.verified import forget_verified, note_verified
 from worker.verify import Depth, check_parts, restore_on_trial
 
-NO_LIMITS = Limits()
-EMPTY = "the subject is empty"
+MAX_TOLD = 1000
+"""Expired sets that an event names."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One plan of the configuration, with everything found that it names."""
-
-    name: PlanName
-    handler: Handler
-    options: BaseModel
-    store: Store
-    verify: Depth
-    max_level: int
-    labels: Mapping[str, str]
-    priority: int = 5
-    hours: tuple[Hours, ...] = ()
-    """When a worker may begin its requests; empty for always."""
-    limits: Limits = NO_LIMITS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What all requests of a worker share."""
-
-    catalog: Catalog
-    node: str
-    scratch: Path
-    config_digest: str
-    clock: Clock
-    leases: Leases
 
 
 class MakeControl(Protocol):
@@ -97,15 +65,25 @@ class Work:
         self._draft: Draft | None = None
         self._subject: StoredSet | None = None
         self._made: tuple[Choice, Produced, datetime] | None = None
+        self._gone: Sequence[BackupId] | None = None
+        self._warnings: tuple[str, ...] = ()
 
     def produce(self) -> State | EventData:
         """Write the parts of the set, unless it is there already.
 
         Raises LeaseTaken, with nothing touched, while another worker makes it, RequestRefused where it is too late.
         """
-        if self._entry.request.data.operation == "verify":
-            self._require_in_time()
-            return State.STORED
+        match self._entry.request.data.operation:
+            case "verify":
+                self._require_in_time()
+                return State.STORED
+            case "expire":
+                self._require_in_time()
+                return self._expired()
+            case "backup":
+                return self._backed_up()
+
+    def _backed_up(self) -> State | EventData:
         if self._plan.store.exists(self._name):
             return self._found_committed()
         self._lease = self._around.leases.hold(self._plan.store, self._name)
@@ -129,11 +107,15 @@ class Work:
         return State.PRODUCED
 
     def commit(self) -> State | EventData:
-        """Make the set exist. Raises LeaseLost where another worker has taken over."""
+        """Make the set exist.
+
+        Raises LeaseLost where another worker has taken over, ParentGone where what it builds on was expired meanwhile.
+        """
         if self._made is None or self._draft is None or self._lease is None:
             raise AssertionError("commit without parts: the lifecycle sends a dead worker's request back to produce")
-        new = self._manifest(*self._made)
-        chain = self._chain_documents(new)
+        new = write_up(self._entry, self._plan, self._around, *self._made)
+        with expiry_of_parents_is_temporary(new):
+            chain = chain_documents(new, self._plan, self._around)
         files = {
             manifest.SUMS: manifest.sums(new.parts),
             manifest.GUIDE: self._plan.handler.restore_guide(chain).encode(),
@@ -147,6 +129,7 @@ class Work:
         logger.info(
             "set_committed", store=self._plan.store.name, backup_level=new.level, bytes_out=new.counts.bytes_out
         )
+        require_parents(self._around.catalog, StoredSet(store=self._plan.store, manifest=new))
         # From here on the set itself keeps others from making it; reading it again may take long.
         self._release()
         return State.STORED
@@ -156,16 +139,62 @@ class Work:
         depth = self._plan.verify if self._entry.request.data.operation == "backup" else self._asked_depth()
         subject = self._subject = self._subject_set()
         control = self._control(Step.VERIFY)
-        if depth != "none":
-            try:
-                self._gently(lambda: check_parts(subject, control))
-            except IntegrityError:
-                if self._entry.request.data.operation == "backup":
-                    self._withdraw(subject)
-                raise
+        try:
+            self._look_again(subject, depth, control)
+        except IntegrityError:
+            _noted(lambda: forget_verified(subject.store, subject.name))
+            raise
+        _noted(lambda: note_verified(subject.store, subject.name, depth, self._around.clock()))
+        if self._entry.request.data.operation == "backup":
+            self._tidy(control)
+        return State.VERIFIED
+
+    def _look_again(self, subject: StoredSet, depth: Depth, control: Control) -> None:
+        if depth == "none":
+            return
+        try:
+            self._gently(lambda: check_parts(subject, control))
+        except IntegrityError:
+            if self._entry.request.data.operation == "backup":
+                self._withdraw(subject)
+            raise
         if depth == "deep":
             self._gently(lambda: restore_on_trial(self._around.catalog, subject, self._scratch, control))
-        return State.VERIFIED
+
+    def _tidy(self, control: Control) -> None:
+        """Let go of what the plan's retention no longer wants. Where that fails the new backup is none the worse."""
+        if self._plan.retention.keeps_all:
+            return
+        try:
+            self._gone = self._expire(control)
+        except Cancelled:
+            logger.info("expiry_cut_short", next="the plan's next backup goes on with it")
+        except HoldfastError as error:
+            logger.warning("expiry_failed", error=str(error), next="the plan's next backup tries again")
+            self._warnings = (f"old backups could not be expired: {error.message}",)
+
+    def _expire(self, control: Control) -> Sequence[BackupId]:
+        expired = expire(
+            self._around.catalog,
+            self._plan.store,
+            self._plan.name,
+            self._plan.retention,
+            now=self._around.clock(),
+            zone=self._around.zone,
+            checkpoint=control.checkpoint,
+        )
+        return [verdict.manifest.id for verdict in expired.removed]
+
+    def _expired(self) -> EventData:
+        return EventData(
+            outcome=Word.SUCCEEDED,
+            exit_code=ExitCode.DONE,
+            request_id=self._entry.request_id,
+            plan=self._plan.name,
+            operation="expire",
+            stores=(self._plan.store.name,),
+            labels={**self._entry.request.data.labels, **self._plan.labels},
+        ).model_copy(update=_told(self._expire(self._control(Step.PRODUCE))))
 
     def outcome(self) -> EventData:
         """The outcome of a request that came through; read from the store, so that a restart says the same."""
@@ -174,7 +203,7 @@ class Work:
         subject = self._subject or self._subject_set()
         data = facts(self._around.catalog, subject.store, subject.name, verified=self._plan.verify)
         if self._entry.request.data.operation == "backup":
-            return data
+            return data.model_copy(update={**_told(self._gone), "warnings": data.warnings + self._warnings})
         return data.model_copy(
             update={
                 "operation": "verify",
@@ -244,15 +273,24 @@ class Work:
 
     def _choose(self) -> Choice:
         made = [stored.manifest for stored in self._around.catalog.sets(self._plan.store, self._plan.name)]
+        choice = choose(
+            self._entry.request.data.level,
+            made,
+            scope=self._plan.scope,
+            max_level=self._plan.highest_level,
+            policy=self._plan.levels,
+            now=self._around.clock(),
+        )
         limit = self._plan.handler.max_level(self._plan.options)
-        highest = self._plan.max_level if limit is None else min(limit, self._plan.max_level)
-        choice = choose(self._entry.request.data.level, made, scope=self._scope(), max_level=highest)
+        if limit is not None and choice.level > limit:
+            raise LevelRefused(
+                f"level {choice.level} was asked for, but as it is set up here handler {self._plan.handler.name} "
+                f"makes no level above {limit}",
+                hint="ask for level `auto` or `full`; `holdfast doctor` says why",
+            )
         last = newest(item for item in made if item.level == choice.level)
         self._watcher.prepared(self._entry, choice, last.counts if last else None)
         return choice
-
-    def _scope(self) -> str:
-        return manifest.scope_digest(self._plan.handler.name, self._plan.handler.scope(self._plan.options))
 
     def _prepare(self, choice: Choice) -> Prepared:
         scratch = self._scratch / f"level-{choice.level}"
@@ -287,70 +325,25 @@ class Work:
         self._made = choice, self._gently(lambda: prepared.produce(draft)), started
 
     def _gently(self, work: Callable[[], T]) -> T:
-        """Do the work in a thread that stands back as the plan says, with all that it starts.
-
-        Not in the caller's: there is no way back for a thread, and the caller holds the journal's lock now and then,
-        for which everybody else would have to wait.
-        """
-        limits = self._plan.limits
-        if not limits.nice and limits.io_class == "normal":
-            return work()
-
-        def standing_back() -> T:
-            for trouble in stand_back(limits.nice, limits.io_class):
-                logger.warning("limit_not_set", error=trouble, next="the work goes on without it")
-            return work()
-
-        with ThreadPoolExecutor(1, thread_name_prefix=f"gently-{self._plan.name}") as thread:
-            # With the caller's context: the log's lines are to tell the request.
-            return thread.submit(copy_context().run, standing_back).result()
+        return gently(self._plan.name, self._plan.limits, work)
 
     def _discard(self) -> None:
         if self._draft is not None:
             self._draft.discard()
             self._draft = None
 
-    def _manifest(self, choice: Choice, made: Produced, started: datetime) -> Manifest:
-        siblings = self._around.catalog.sets(self._plan.store, self._plan.name)
-        last = siblings[-1] if siblings else None
-        request = self._entry.request
-        partial = any(kind.is_loss and count for kind, count in made.problem_counts.items())
-        parts = tuple(PartRecord.of(part) for part in made.parts)
-        return Manifest(
-            backup_id=self._entry.backup_id,
-            request_id=request.request_id,
-            request_digest=request.content_digest,
-            plan=self._plan.name,
-            handler=self._plan.handler.name,
-            subject=self._plan.handler.subject(self._plan.options),
-            scope=self._scope(),
-            level=choice.level,
-            parent=choice.parent.backup_id if choice.parent else None,
-            level_reason=choice.reason,
-            host=self._around.node,
-            started=started,
-            finished=self._around.clock(),
-            outcome="partial" if partial else "succeeded",
-            counts=Counts(files=made.files, bytes_in=made.bytes_in, bytes_out=sum(part.bytes for part in parts)),
-            parts=parts,
-            excluded=made.excluded,
-            problems=tuple(ProblemRecord(kind=p.kind, path=p.path, detail=p.detail) for p in made.problems),
-            problem_counts={kind.value: count for kind, count in made.problem_counts.items()},
-            warnings=_warnings(made, last.manifest if last else None),
-            tools=dict(made.tools),
-            labels={**request.data.labels, **self._plan.labels},
-            reason=request.data.reason,
-            config_digest=self._around.config_digest,
-            previous=manifest.digest(self._plan.store.read(last.name, manifest.MANIFEST)) if last else None,
-        )
 
-    def _chain_documents(self, new: Manifest) -> list[Mapping[str, JSON]]:
-        older: tuple[Manifest, ...] = ()
-        if new.parent is not None:
-            parent = SetName(plan=self._plan.name, backup_id=BackupId(new.parent))
-            chain = self._around.catalog.chain(self._around.catalog.read(self._plan.store, parent))
-            older = tuple(stored.manifest for stored in chain)
-        return [item.model_dump(mode="json") for item in (*older, new)]
+def _noted(write: Callable[[], None]) -> None:
+    """A note in the store is worth a warning, no failure: it costs another verification, or keeps a set for longer."""
+    try:
+        write()
+    except HoldfastError as error:
+        logger.warning("verified_not_noted", error=str(error), next="the next verification of the set tries again")
+
+
+def _told(gone: Sequence[BackupId] | None) -> Mapping[str, object]:
+    """What an event says of expired sets; nothing where nobody looked."""
+    return {} if gone is None else {"expired": tuple(gone[:MAX_TOLD]), "expired_count": len(gone)}
 
 
 def facts(catalog: Catalog, store: Store, name: SetName, *, verified: Depth = "none") -> EventData:
@@ -358,12 +351,6 @@ def facts(catalog: Catalog, store: Store, name: SetName, *, verified: Depth = "n
     content = store.read(name, manifest.MANIFEST)
     stored = catalog.read(store, name).manifest
     return events.stored(stored, digest=manifest.digest(content), store=store.name, verified=verified)
-
-
-def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
-    if made.empty and last is not None and not any(text.startswith(EMPTY) for text in last.warnings):
-        return (f"{EMPTY}; it was not when set {last.backup_id} was made: is something not mounted?",)
-    return ()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from datetime import datetime, tzinfo
 from typing import Protocol
 
 from handlers.contract import PlanName
-from worker.steps import Plan
+from worker.plan import Plan
 from worker.windows import is_open, opens_at
 
 

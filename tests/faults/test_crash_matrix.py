@@ -56,14 +56,14 @@ class Cell:
     intake: Literal["spool", "rabbitmq", "redis"]
     settle: Settle
     level: int = 0
-    operation: Literal["backup", "verify"] = "backup"
+    operation: Literal["backup", "verify", "expire"] = "backup"
     deep: bool = False
 
     @property
     def id(self) -> str:
         """As pytest shows it."""
         depth = "-deep" if self.deep else ""
-        what = f"{self.handler}{self.level}" if self.operation == "backup" else f"{self.handler}-verify"
+        what = f"{self.handler}{self.level}" if self.operation == "backup" else f"{self.handler}-{self.operation}"
         return f"{what}{depth}-{self.intake}-{self.settle}-{self.step}"
 
 
@@ -112,6 +112,7 @@ def cells() -> Iterator[Cell]:
         yield from each(
             ["attempt_counted", "verifying", "verified", *TELLING], "spool", "journalled", operation="verify"
         )
+        yield from each(["expiring_noted", "set_expired", *TELLING], "spool", "journalled", operation="expire")
         few = ["delivered", "journalled", "producing", "committed", *TELLING, "held_settled"]
         yield from each([*few, "settle_decided", "settled"], "spool", "announced")
         yield from each([*ARRIVAL, "producing", *TELLING], "rabbitmq", "journalled")
@@ -130,6 +131,8 @@ class Stage:
 
     subject: Path
     store: Path
+    aged_store: Path
+    """The same with a second, newer level 0."""
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +156,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     (subject / "docs" / "fresh").write_text("fresh")
     (subject / "docs" / "fresh").chmod(0o600)
     (subject / "big").write_bytes(rng.randbytes(BIG_BYTES))
-    return Stage(subject=subject, store=place / "store")
+    shutil.copytree(place / "store", place / "aged-store")
+    after = Worker(place / "after", subject, place / "aged-store")
+    done = after.run("backup", "web", "--level", "full")
+    assert done.returncode == 0, done.stderr
+    return Stage(subject=subject, store=place / "store", aged_store=place / "aged-store")
 
 
 class Mortal(Worker):
@@ -182,8 +189,13 @@ class Patient:
     def __init__(self, cell: Cell, place: Path, stage: Stage, intake: Intake) -> None:
         recipe = RECIPES[cell.handler]
         store = place / "store"
-        self.has_base = cell.level > 0 or cell.operation == "verify"
-        if self.has_base:
+        self.base = 0
+        """How many sets there are from before."""
+        if cell.operation == "expire":
+            self.base = 2
+            shutil.copytree(stage.aged_store, store)
+        elif cell.level > 0 or cell.operation == "verify":
+            self.base = 1
             shutil.copytree(stage.store, store)
         self.cell = cell
         self.stage = stage
@@ -192,6 +204,7 @@ class Patient:
             "handler": cell.handler,
             "options": recipe.options(stage.subject),
             "verify": "deep" if cell.deep else "checksums",
+            "retention": {"latest": 1} if cell.operation == "expire" else {},
         }
         self.worker = Mortal(
             place / "n1",
@@ -226,7 +239,10 @@ class Patient:
             assert words["children"], "no program was running: this death shows less than it should"
         wait_for(lambda: not checker.processes(self.place), what="the end of what the dead worker had started")
         visible = checker.committed(self.worker.store)
-        assert self.has_base <= len(visible) <= self.has_base + 1
+        if self.cell.operation == "expire":
+            assert self.base - 1 <= len(visible) <= self.base
+        else:
+            assert self.base <= len(visible) <= self.base + 1
 
     def recover(self) -> None:
         """Start again, and let everything come to rest; then stop."""
@@ -243,7 +259,7 @@ class Patient:
         state = self.worker.place / "state"
         sets = checker.committed(self.worker.store)
         mine = [place for place in sets.values() if checker.manifest(place)["request_id"] == REQUEST]
-        assert len(sets) == len(mine) + self.has_base
+        assert len(sets) == (self.base - 1 if self.cell.operation == "expire" else len(mine) + self.base)
         assert len(mine) == (self.cell.operation == "backup")
         for place in mine:
             assert checker.manifest(place)["level"] == self.cell.level

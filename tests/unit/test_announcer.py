@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.unit.test_pipeline import Taker
+from tests.workshop.bench import Taker
 from tests.workshop.workers import wait_for
 from worker.announcer import Announcer
 from worker.journal.memory import MemoryJournal

@@ -10,7 +10,7 @@ import pytest
 
 from handlers.contract import BackupId, Job
 from handlers.errors import Cancelled, PermanentError
-from tests.unit.test_pipeline import WEB, Bench, Message, asked, outcome
+from tests.workshop.bench import WEB, Bench, Message, asked, outcome
 from tests.workshop.workers import wait_for
 from worker.events import Word
 from worker.intake.wire import RequestId

@@ -13,7 +13,7 @@ import pytest
 
 from handlers.contract import Job, PlanName
 from handlers.tools.lock import Lock
-from tests.unit.test_pipeline import WEB, Bench, Message, asked
+from tests.workshop.bench import WEB, Bench, Message, asked
 from tests.workshop.workers import wait_for
 from worker.control import NoWatcher
 from worker.intake.wire import RequestId

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from config.hours import parse_hours
 from handlers.contract import PlanName
 from tests.workshop.handlers import TextHandler, TextOptions
-from worker.steps import Plan
+from worker.plan import Plan
 from worker.store_watch import StoreWatch
 from worker.stores.memory import MemoryStore
 from worker.stores.protocol import StoreUnavailable

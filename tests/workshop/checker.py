@@ -107,10 +107,19 @@ def restored(place: Path, target: Path) -> Tree:
 def leftovers(store: Path, state: Path) -> list[Path]:
     """What lies about and belongs to no committed set: drafts, leases, scratch, what was on its way out."""
     hidden = store / ".holdfast"
-    own = [*hidden.glob("drafts/*"), *hidden.glob("expired/*"), *(path for path in hidden.rglob("*") if path.is_file())]
+    files = (path for path in hidden.rglob("*") if path.is_file() and not _has_its_place(path, store))
+    own = [*hidden.glob("drafts/*"), *hidden.glob("expired/*"), *files]
     scratch = [*(state / "scratch").iterdir()] if (state / "scratch").exists() else []
     half_events = [path for path in (state / "spool" / "events").glob(".*") if path.is_file()]
     return [*own, *scratch, *half_events]
+
+
+def _has_its_place(path: Path, store: Path) -> bool:
+    """Whether this is a note about a set that is there, or the lock of a directory of notes."""
+    if path.parents[2] != store / ".holdfast" / "notes":
+        return False
+    plan, kind, name = path.parts[-3:]
+    return name == ".lock" or (kind == "verified" and (store / plan / name / "manifest.json").is_file())
 
 
 def processes(place: Path) -> list[str]:

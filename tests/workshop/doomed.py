@@ -111,6 +111,11 @@ STEPS: Final[Mapping[str, Sequence[Instant]]] = {
     # `verify: deep`: the set was restored into scratch, and is to be compared.
     "restored_on_trial": [Instant(where="worker.verify:restore")],
     "verified": [_moves_to("verified")],
+    # A set is to expire, and whoever keeps it now can see that.
+    "expiring_noted": [
+        Instant(where="worker.stores.local:LocalStore.put_note", given=Given(name="kind", wanted=_equals("expiring")))
+    ],
+    "set_expired": [Instant(where="worker.stores.local:LocalStore.expire")],
     "outcome_stored": [Instant(where="worker.journal.sqlite:SqliteJournal.conclude")],
     # Somebody took the event; the outbox still has it.
     "outcome_sent": [

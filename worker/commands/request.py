@@ -26,6 +26,7 @@ class Operation(StrEnum):
 
     BACKUP = "backup"
     VERIFY = "verify"
+    EXPIRE = "expire"
 
 
 class Receiver(StrEnum):
@@ -43,7 +44,12 @@ IdOption = Annotated[
     str | None, typer.Option("--id", metavar="ID", help="Your own id: the same id is the same request, once.")
 ]
 OperationOption = Annotated[
-    Operation, typer.Option("--operation", metavar="WHAT", help="backup, or verify: the newest set is read again.")
+    Operation,
+    typer.Option(
+        "--operation",
+        metavar="WHAT",
+        help="backup, verify (the newest set is read again), or expire (what the plan's retention lets go).",
+    ),
 ]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for the outcome; the exit code is its.")]
 TimeoutOption = Annotated[

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from handlers.contract import PlanName
-from worker.intake.wire import BackupRequest, RequestData
+from worker.intake.wire import BackupRequest, Operation, RequestData
 
 Level = Literal["auto", "full", "incremental"] | int
 
@@ -22,7 +22,7 @@ def new_request(
     plan: PlanName,
     *,
     now: datetime,
-    operation: Literal["backup", "verify"] = "backup",
+    operation: Operation = "backup",
     level: Level = "auto",
     reason: str | None = None,
     labels: Mapping[str, str] | None = None,

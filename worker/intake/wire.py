@@ -20,6 +20,8 @@ from handlers.errors import PermanentError
 RequestId = NewType("RequestId", str)
 """The producer's name for a request; the same id means the same request, however often it is delivered."""
 
+Operation = Literal["backup", "verify", "expire"]
+
 REQUEST_TYPE = "holdfast.backup.requested"
 MAX_ID = 512
 
@@ -41,12 +43,13 @@ class MessageRefused(PermanentError):
 class RequestData(BaseModel):
     """What a request may say."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: _Name
     """The plan to run; one that the operator configured."""
-    operation: Literal["backup", "verify"] = "backup"
-    """`backup` makes a set; `verify` reads the plan's newest set again."""
+    operation: Operation = "backup"
+    """`backup` makes a set; `verify` reads the plan's newest set again; `expire` lets go of the sets that the plan's
+    retention no longer wants."""
     level: Literal["auto", "full", "incremental"] | Annotated[int, Field(ge=0, le=99, strict=True)] = "auto"
     """Which level to make: chosen by the plan, from scratch, on top of the newest, or this number."""
     reason: _Text | None = None
