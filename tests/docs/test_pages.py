@@ -32,9 +32,10 @@ def test_table_of_states_is_the_one_in_the_code() -> None:
     }
 
 
-def test_guarantees_name_tests_that_exist() -> None:
+@pytest.mark.parametrize("name", ["guarantees.md", "migrating/autoarchive.md"])
+def test_pages_name_tests_that_exist(name: str) -> None:
     """A promise is only as good as the test behind it."""
-    page = (DOCS / "guarantees.md").read_text()
+    page = (DOCS / name).read_text()
     named = re.findall(r"`([a-z0-9_]+/test_\w+\.py)(?:::(\w+))?`|`::(\w+)`", page)
     missing = []
     file = ""
@@ -64,9 +65,10 @@ def test_files_that_the_architecture_names_exist() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_readme_configuration_is_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/migrating/autoarchive.md"])
+def test_configuration_on_a_page_is_one(page: str, tmp_path: Path) -> None:
     """`holdfast config check` takes it."""
-    text = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    text = re.search(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     assert text is not None
     config = tmp_path / "config.yaml"
     config.write_text(text[1])
