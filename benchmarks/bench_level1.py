@@ -1,6 +1,6 @@
-"""Level 1 of 200 000 files of which none changed, against GNU tar alone.
+"""Level 1 of 1 000 000 files of which none changed, against GNU tar alone.
 
-Goal: <= 1.3 x `tar --listed-incremental`, plus at most 0.5 s of start.
+Goal: <= 1.1 x `tar --listed-incremental`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from benchmarks.harness import Run, backup, paired, shell, small_files, workplac
 
 
 def main() -> None:
-    """Print the ratio, then the ratio after 0.5 s of start are taken off."""
+    """Print the ratio, of the whole process and of what is left when 0.5 s for its start are taken off."""
     with workplace() as place:
-        tree = small_files(place, files=200_000, size_bytes=5000)
+        tree = small_files(place, files=1_000_000)
         config = write_config(place, tree)
         shell("sleep 1.1", cwd=place)  # GNU tar dumps again what is younger than its snapshot's second
         backup(config)
@@ -22,8 +22,9 @@ def main() -> None:
         others: list[float] = []
 
         def ours() -> Run:
-            mine.append(backup(config, "--level", "1").wall)
-            return Run(wall=mine[-1], peak_mib=0)
+            run = backup(config, "--level", "1")
+            mine.append(run.wall)
+            return run
 
         def theirs() -> Run:
             run = shell(
@@ -32,7 +33,7 @@ def main() -> None:
             others.append(run.wall)
             return run
 
-        paired("holdfast backup, level 1, nothing changed, 200 000 files", ours, {"tar --listed-incremental": theirs})
+        paired("holdfast backup, level 1, nothing changed, 1 000 000 files", ours, {"tar --listed-incremental": theirs})
         left = statistics.median((m - 0.5) / t for m, t in zip(mine[1:], others[1:], strict=True))
         print(f"    without 0.5 s of start: ratio {left:.2f}")
 

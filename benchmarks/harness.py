@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +28,8 @@ class Run:
 
     wall: float
     peak_mib: float
+    cpu: float = 0.0
+    """Seconds of processors, all processes together; 0 where nobody has measured it."""
 
 
 def measured(argv: list[str], *, cwd: Path | None = None, check: bool = True) -> Run:
@@ -37,13 +41,14 @@ def measured(argv: list[str], *, cwd: Path | None = None, check: bool = True) ->
     process.returncode = os.waitstatus_to_exitcode(status)
     if check and process.returncode != 0:
         raise SystemExit(f"{argv} ended with {process.returncode}")
-    return Run(wall=wall, peak_mib=usage.ru_maxrss / 1024)
+    return Run(wall=wall, peak_mib=usage.ru_maxrss / 1024, cpu=usage.ru_utime + usage.ru_stime)
 
 
 def paired(
     name: str, ours: Callable[[], Run], theirs: Mapping[str, Callable[[], Run]], *, rounds: int = 5
 ) -> dict[str, float]:
     """Run ours and each of theirs in turn, after one round to warm up; print medians, return ratios pair by pair."""
+    compile_ourselves()
     mine: list[Run] = []
     others: dict[str, list[Run]] = {rival: [] for rival in theirs}
     for number in range(rounds + 1):
@@ -52,12 +57,32 @@ def paired(
             mine.append(results[0])
             for rival, result in zip(theirs, results[1:], strict=True):
                 others[rival].append(result)
-    print(f"{name}: {statistics.median(run.wall for run in mine):.2f} s, {max(run.peak_mib for run in mine):.0f} MiB")
+    print(f"{name}: {shown(mine)}, {max(run.peak_mib for run in mine):.0f} MiB")
     ratios = {}
     for rival, runs in others.items():
         ratios[rival] = statistics.median(m.wall / r.wall for m, r in zip(mine, runs, strict=True))
-        print(f"    {rival}: {statistics.median(r.wall for r in runs):.2f} s -> ratio {ratios[rival]:.2f}")
+        print(f"    {rival}: {shown(runs)} -> ratio {ratios[rival]:.2f}{cpu_ratio(mine, runs)}")
     return ratios
+
+
+def shown(runs: Sequence[Run]) -> str:
+    """The medians."""
+    cpu = statistics.median(run.cpu for run in runs)
+    return f"{statistics.median(run.wall for run in runs):.2f} s" + (f" ({cpu:.2f} s CPU)" if cpu else "")
+
+
+def cpu_ratio(mine: Sequence[Run], theirs: Sequence[Run]) -> str:
+    """On a machine with neighbours this says more than the time that a run took."""
+    if not all(run.cpu for run in (*mine, *theirs)):
+        return ""
+    return f" (CPU {statistics.median(m.cpu / t.cpu for m, t in zip(mine, theirs, strict=True)):.2f})"
+
+
+@cache
+def compile_ourselves() -> None:
+    """As pip does when it installs: with PYTHONDONTWRITEBYTECODE set each start would compile a hundred modules."""
+    for package in ("config", "handlers", "worker"):
+        compileall.compile_dir(Path(__file__).parents[1] / package, quiet=1)
 
 
 @contextmanager
@@ -67,14 +92,14 @@ def workplace() -> Iterator[Path]:
         yield Path(directory)
 
 
-def write_config(place: Path, tree: Path, *, verify: str = "checksums", **options: object) -> Path:
-    """A configuration with one plan, `tree`, on a local store; nothing asks for it but the command line."""
+def write_config(place: Path, tree: Path, *, verify: str = "checksums", spool: bool = False, **options: object) -> Path:
+    """A configuration with one plan, `tree`, on a local store; nothing asks for it but the command line, or a spool."""
     (place / "store").mkdir(exist_ok=True)
     file = place / "config.yaml"
     settings = {
         "node": "bench",
         "state_dir": str(place / "state"),
-        "spool": {"enabled": False},
+        "spool": {"enabled": spool},
         "stores": {"disk": {"kind": "local", "path": str(place / "store")}},
         "plans": {"tree": {"handler": "tar", "verify": verify, "options": {"root": str(tree), **options}}},
         "log": {"level": "warning"},

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from config.descriptions import described
 from config.fields import FILE_SUFFIX, child, is_free, is_mapping, is_secret, members, models
 from config.secrets import Secret
 from config.settings import NAME_PATTERN, Settings
@@ -35,7 +36,7 @@ def reference() -> str:
 
 def sections() -> Iterator[tuple[str, type[BaseModel]]]:
     """Every section with its path, `""` for the top level; `<name>` stands for a name of the operator's choice."""
-    yield from _below("", Settings)
+    yield from _below("", described(Settings))
 
 
 def _below(path: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from config.descriptions import described
 from config.fields import companions
 from config.reference import sections
 from config.settings import Settings
@@ -28,7 +29,7 @@ def json_schema() -> dict[str, Any]:
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "holdfast configuration",
-        **Settings.model_json_schema(mode="validation"),
+        **described(Settings).model_json_schema(mode="validation"),
     }
     schema["title"] = "holdfast configuration"
     definitions = schema.setdefault("$defs", {})

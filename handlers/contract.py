@@ -6,11 +6,11 @@ configuration files: it is given a `Job`, writes parts into a `Sink`, and reads 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, NewType, Protocol
+from typing import ClassVar, NamedTuple, NewType, Protocol
 
 from pydantic import BaseModel
 
@@ -107,6 +107,11 @@ class ProblemKind(StrEnum):
         """Whether content that the plan asked for is missing from the set, which makes the outcome `partial`."""
         return self in {ProblemKind.UNREADABLE, ProblemKind.OTHER}
 
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether the next level takes the file again, whatever its times say."""
+        return self not in {ProblemKind.SOCKET, ProblemKind.UNKNOWN_TYPE, ProblemKind.RENAMED}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileProblem:
@@ -154,7 +159,8 @@ class Job:
     """An instance of the handler's own `Options`."""
     level: int
     parent: SetReader | None
-    """The set this level builds on; None exactly when the level is 0."""
+    """The set this level builds on; None exactly when the level is 0. It may be partial: what it could not read has to
+    be tried again."""
     scratch: Path
     """An empty directory of this job alone; removed afterwards, whatever happens."""
     control: Control
@@ -202,6 +208,8 @@ class Restored:
     bytes_out: int
     bytes_read: int
     """Bytes read from the store."""
+    warnings: tuple[str, ...] = ()
+    """A sentence on each kind of thing that could not be brought back as it was; empty when everything was."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +218,72 @@ class Difference:
 
     path: str
     what: str
+
+
+class EntryType(StrEnum):
+    """What a name in a directory is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+    FIFO = "fifo"
+    BLOCK_DEVICE = "block_device"
+    CHARACTER_DEVICE = "character_device"
+    UNKNOWN = "unknown"
+    """Of a file that is not in the set."""
+
+
+class Entry(NamedTuple):
+    """One name in a directory, as it was when a set was made. A plain tuple: there may be millions."""
+
+    path: bytes
+    """Relative to the subject; `.` for the top directory."""
+    type: EntryType
+    size: int = 0
+    """Bytes of a regular file, holes included."""
+    mode: int | None = None
+    """The permission bits. None, as with the owner and the time, where no set says: see `missing`; and of a directory
+    of which the plan only names something below."""
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    target: bytes | None = None
+    """What a symbolic link says."""
+    device: tuple[int, int] | None = None
+    """Major and minor number."""
+    held_by: BackupId | None = None
+    """The set of the chain that has it: an older one for what did not change since."""
+    place: tuple[int, int, bytes] | None = None
+    """For the handler. Hard links to one file have the same place, whatever their names."""
+    missing: ProblemKind | None = None
+    """Why no set has it although the directory had it: it could not be read, is a socket, or went away meanwhile."""
+
+
+class Contents(Protocol):
+    """The state of the last set of a chain, to look into without restoring it. For one thread at a time."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Stored bytes that were fetched so far."""
+
+    def look(self, path: bytes) -> tuple[Entry, Iterator[Entry]] | None:
+        """What is at this path and, of a directory, what is in it, sorted by name; None where there is nothing.
+
+        Raises IntegrityError where the set is not what was written, PermanentError for a path that can be in no set.
+        """
+
+    def walk(self, directory: bytes) -> Iterator[Entry]:
+        """All below a directory, one directory after the other: sorted by the directory's path, then by name.
+
+        The order is the same for every set, so that two of them can be compared as they come. The top directory itself
+        is left out. Memory does not grow with the number of files; temporary files do.
+        """
+
+    def read(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The content of a regular file that `look` or `walk` gave, holes as zeros, or only `length` bytes from offset.
+
+        Only what is needed is fetched, and checked before any of it is yielded. Raises IntegrityError.
+        """
 
 
 class Handler(Protocol):
@@ -252,6 +326,9 @@ class Handler(Protocol):
 
     def compare(self, chain: Sequence[SetReader], restored: Path, control: Control) -> Iterator[Difference]:
         """Where a tree restored from this chain differs from what the last set's index lists."""
+
+    def contents(self, chain: Sequence[SetReader], checkpoint: Callable[[], None]) -> Contents:
+        """The state of the last set of the chain, to look into; calls `checkpoint` now and then. Reads nothing yet."""
 
 
 def printable(path: bytes) -> str:

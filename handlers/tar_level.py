@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 
 from handlers.contract import (
     JSON,
+    Contents,
     Control,
     Difference,
-    FileProblem,
     Frames,
     Job,
     Part,
     PartWriter,
-    ProblemKind,
     Produced,
     Progress,
     Restored,
@@ -29,7 +28,7 @@ from handlers.contract import (
     Sink,
 )
 from handlers.errors import HoldfastError, PermanentError
-from handlers.tools import tar, tar_restore, tar_snapshot
+from handlers.tools import tar, tar_reach, tar_snapshot
 from handlers.tools.codecs import Codec
 from handlers.tools.frame_table import Frame
 from handlers.tools.framed_part import coded, write_part
@@ -37,7 +36,15 @@ from handlers.tools.frames import FRAME_BYTES, FrameStats, FrameWriter
 from handlers.tools.problem_log import ProblemLog
 from handlers.tools.process import PIPE, Program, disk_error
 from handlers.tools.restore_guide import guide
+from handlers.tools.tar_ahead import ReadAhead
+from handlers.tools.tar_engine import Gnu, engine, is_internal, require_level
+from handlers.tools.tar_listener import Directories, Listener
 from handlers.tools.tar_options import TarOptions
+from handlers.tools.tar_renamed import Displaced
+from handlers.tools.tar_set import TarSet
+
+if TYPE_CHECKING:
+    from handlers.tools.tar_full import PreparedFull
 
 DATA = "data.tar"
 TABLE = "data.frames"
@@ -55,33 +62,48 @@ class TarHandler:
     Options: ClassVar[type[BaseModel]] = TarOptions
 
     def max_level(self, options: BaseModel) -> int | None:
-        """Any number of levels."""
-        return None
+        """Any number of levels; only level 0 without GNU tar."""
+        return 0 if is_internal(_tar_options(options).engine) else None
 
     def subject(self, options: BaseModel) -> str:
         """The directory."""
         return str(_tar_options(options).root)
 
     def scope(self, options: BaseModel) -> str:
-        """Everything but how the archive is compressed."""
-        return _tar_options(options).model_dump_json(exclude={"codec", "strength", "threads", "sparse"})
+        """Everything but how the archive is compressed; and the engine, where it is the one without levels."""
+        chosen = _tar_options(options)
+        scope = chosen.model_dump_json(exclude={"codec", "strength", "threads", "sparse", "engine", "read_ahead"})
+        return f"{scope} internal" if is_internal(chosen.engine) else scope
 
     def check(self, options: BaseModel) -> Sequence[str]:
-        """Whether GNU tar is there, and the subject can be read."""
+        """Whether GNU tar is there if it is needed, and the subject can be read."""
         problems = []
-        for look in (tar.version, lambda: _require_subject(_tar_options(options))):
+        chosen = _tar_options(options)
+        for look in (lambda: engine(chosen.engine), lambda: _require_subject(chosen)):
             try:
                 look()
             except HoldfastError as error:
                 problems.append(error.message)
         return problems
 
-    def prepare(self, job: Job) -> PreparedTar:
-        """Raises PermanentError unless root is a directory that can be read and GNU tar will do."""
+    def prepare(self, job: Job) -> PreparedTar | PreparedFull:
+        """Raises PermanentError unless root is a directory that can be read and there is an engine for this level."""
         options = _tar_options(job.options)
-        version = tar.version()
+        found = engine(options.engine)
+        require_level(found, job.level)
         _require_subject(options)
-        return PreparedTar(job, options, version)
+        if isinstance(found, Gnu):
+            return PreparedTar(job, options, found.version)
+        from handlers.tools.tar_full import PreparedFull
+
+        return PreparedFull(
+            job=job,
+            options=options,
+            engine=found,
+            parts=(DATA + options.codec.suffix, TABLE, INDEX),
+            open_archive=lambda sink: _Archive(sink, options, job.control),
+            is_empty=lambda: _is_empty(options),
+        )
 
     def restore_guide(self, manifest_chain: Sequence[Mapping[str, JSON]]) -> str:
         """The commands for this chain, with coreutils, GNU tar and the codec's own program."""
@@ -89,13 +111,23 @@ class TarHandler:
 
     def restore(self, chain: Sequence[SetReader], target: Path, paths: Sequence[bytes], control: Control) -> Restored:
         """All levels, oldest first; or only the frames that hold `paths`."""
+        from handlers.tools import tar_restore
+
         if paths:
             return tar_restore.restore_paths(chain, target, paths, control)
         return tar_restore.restore_chain(chain, target, control)
 
     def compare(self, chain: Sequence[SetReader], restored: Path, control: Control) -> Iterator[Difference]:
         """What differs from GNU tar's own listing."""
+        from handlers.tools import tar_restore
+
         return tar_restore.compare(chain, restored, control)
+
+    def contents(self, chain: Sequence[SetReader], checkpoint: Callable[[], None]) -> Contents:
+        """By the indexes, the directories' lists, and single frames."""
+        from handlers.tools.tar_tree import TarTree
+
+        return TarTree([TarSet(reader) for reader in chain], checkpoint)
 
 
 def _tar_options(options: BaseModel) -> TarOptions:
@@ -147,24 +179,27 @@ class PreparedTar:
 
     def produce(self, sink: Sink) -> Produced:
         """Let GNU tar read the subject, see `Prepared.produce`."""
-        control = self.job.control
+        control, root = self.job.control, self.options.root
         archiving = self._archiving("")
+        wanted = [os.fsencode(_member_name(name)) for name in self.options.include]
+        displaced = Displaced()
         if self.job.parent is not None:
-            tar_snapshot.bring(self.job.parent, archiving.snapshot, self.options.root, control.checkpoint)
+            displaced = tar_snapshot.bring(self.job.parent, archiving.snapshot, root, wanted, control.checkpoint)
         try:
-            archiving.names.write_bytes(
-                b"".join(os.fsencode(_member_name(name)) + b"\0" for name in self.options.include)
-            )
+            archiving.names.write_bytes(b"".join(name + b"\0" for name in wanted))
         except OSError as error:
             raise disk_error(error, f"cannot write {archiving.names}") from error
         with ExitStack() as stack:
-            listener = _Listener(ProblemLog(sink), [_member_name(name) for name in self.options.include])
+            listener = Listener(ProblemLog(sink), wanted, root)
             stack.callback(listener.log.abort)
             archive = _Archive(sink, self.options, control)
             stack.enter_context(archive.data)
             stack.enter_context(archive.index)
             self._run(archive, listener)
             parts = archive.close()
+            tar_snapshot.look_over(archiving.snapshot, archive.directories, displaced, control.checkpoint)
+            for problem in displaced.problems():
+                listener.log.add(problem)
             problems = listener.log.close()
         if self.job.level == 0 and not archive.files:
             raise PermanentError(
@@ -184,13 +219,14 @@ class PreparedTar:
             empty=_is_empty(self.options),
         )
 
-    def _run(self, archive: _Archive, listener: _Listener) -> None:
+    def _run(self, archive: _Archive, listener: Listener) -> None:
         """Return when the archive is in the data part and worth keeping."""
         with ExitStack() as stack:
             listing, listing_in = os.pipe()
             stack.callback(os.close, listing)
+            argv = self._archiving(f"/dev/fd/{listing_in}").argv()
             program = Program(
-                self._archiving(f"/dev/fd/{listing_in}").argv(),
+                tar_reach.within(argv, self.options.root, self.options.include, self.job.scratch),
                 stdout=PIPE,
                 pass_fds=(listing_in,),
                 checkpoint=archive.checkpoint,
@@ -200,9 +236,10 @@ class PreparedTar:
                 stack.enter_context(program)
             finally:
                 os.close(listing_in)
+            stack.enter_context(archive.ahead)
             self.job.control.started()
             program.drain(listing, archive.list)
-            archive.data.pump(program.stdout, checkpoint=program.checkpoint)
+            archive.data.pump(program.stdout, on_piece=archive.ahead.took, checkpoint=program.checkpoint)
             ended = program.wait()
         tar.require_archive(
             ended, fatal=listener.fatal, unknown=listener.unknown, problems=sum(listener.log.counts.values())
@@ -236,6 +273,13 @@ class _Archive:
         self._parts = [sink.open_part(name) for name in (DATA + options.codec.suffix, TABLE, INDEX)]
         data_out, table_out, index_out = self._parts
         self.files = 0
+        self.directories = Directories()
+        self.ahead = ReadAhead(
+            options.root,
+            [os.fsencode(_member_name(name)) for name in options.include],
+            exclude=options.exclude,
+            wanted=options.read_ahead,
+        )
         self._bytes_in = 0
         self._bytes_out = 0
         self._reported = 0.0
@@ -252,8 +296,11 @@ class _Archive:
 
     def list(self, piece: memoryview) -> None:
         """A piece of the listing: one line per member, newlines in names are quoted."""
-        self.files += bytes(piece).count(b"\n")
+        lines = bytes(piece)
+        self.files += lines.count(b"\n")
+        self.directories.read(lines)
         self.index.write(piece)
+        self.ahead.listed(self.files, lines)
 
     def _on_frame(self, frame: Frame) -> None:
         self._bytes_in += frame.size_bytes
@@ -280,41 +327,3 @@ class _Archive:
 def _closed(part: PartWriter, control: Control) -> Part:
     control.checkpoint()
     return part.close()
-
-
-class _Listener:
-    """Hears what tar says while it works; called in one thread."""
-
-    def __init__(self, log: ProblemLog, wanted: Sequence[str]) -> None:
-        self.log = log
-        self.lost = tar_snapshot.Lost()
-        self.fatal: tar.Fatal | None = None
-        self.unknown: str | None = None
-        self._wanted = {os.fsencode(name) for name in wanted}
-        self._missed: set[bytes] = set()
-
-    def hear(self, line: bytes) -> None:
-        """One line of stderr."""
-        match tar.meaning(line):
-            case tar.OfFile(problem=problem, name=name):
-                self._file(problem, name)
-            case tar.Fatal() as fatal:
-                self.fatal = self.fatal or fatal
-            case tar.Unknown(text=text):
-                self.unknown = text
-                self.log.add(FileProblem(kind=ProblemKind.OTHER, path="", detail=text))
-            case tar.Noise():
-                pass
-
-    def _file(self, problem: FileProblem, name: bytes) -> None:
-        kind = problem.kind
-        # What the plan names has to be there; what was merely found may go away again.
-        if kind is ProblemKind.VANISHED and name in self._wanted:
-            kind = ProblemKind.UNREADABLE
-            # tar says it twice of a name that it was given: when it looks for directories, and when it comes to it.
-            if name in self._missed:
-                return
-            self._missed.add(name)
-        if kind.is_loss:
-            self.lost.add(name)
-        self.log.add(FileProblem(kind=kind, path=problem.path, detail=problem.detail))

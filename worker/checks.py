@@ -19,6 +19,9 @@ from config.problems import ConfigError
 from config.settings import Settings
 from handlers.errors import HoldfastError
 from handlers.tools import tar
+from handlers.tools.codecs import Codec
+from handlers.tools.tar_engine import Internal, engine
+from handlers.tools.tar_options import TarOptions
 from worker import plans
 from worker.app import open_catalog, open_journal, open_stores
 from worker.catalog import StoredSet
@@ -54,6 +57,7 @@ def all_checks(load: Callable[[], Loaded]) -> Iterator[Check]:
     """Every check, as each is done; with a configuration that cannot be used only those that need none."""
     yield _packages()
     yield _tar()
+    yield _codecs()
     try:
         loaded = load()
         plans.check(loaded)
@@ -114,6 +118,14 @@ def _tar() -> Check:
     except HoldfastError as error:
         return Check(name="tar", verdict=Verdict.WARN, message=error.message, hint=error.hint)
     return _ok("tar", f"GNU tar {version}, {shutil.which(tar.PROGRAM)}")
+
+
+def _codecs() -> Check:
+    """The programs that a restore without Holdfast takes; ours does without them."""
+    there = {codec.value: shutil.which(codec) is not None for codec in Codec if codec is not Codec.NONE}
+    found, missing = ([name for name, is_there in there.items() if is_there is wanted] for wanted in (True, False))
+    message = f"for a restore by hand: {', '.join(found) or 'none'}"
+    return _ok("codecs", f"{message}; not here: {', '.join(missing)}" if missing else message)
 
 
 def _state_dir(settings: Settings) -> Check:
@@ -270,6 +282,19 @@ def _plans(loaded: Loaded) -> Iterator[Check]:
             yield Check(name=f"plan {name}", verdict=Verdict.FAIL, message="; ".join(problems))
         else:
             yield _ok(f"plan {name}", handler.subject(options))
+        if isinstance(options, TarOptions):
+            yield _engine(name, options)
+
+
+def _engine(plan: str, options: TarOptions) -> Check:
+    name = f"tar engine of plan {plan}"
+    try:
+        found = engine(options.engine)
+    except HoldfastError as error:
+        return _fail(name, error)
+    if isinstance(found, Internal) and options.engine == "auto":
+        return Check(name=name, verdict=Verdict.WARN, message=str(found), hint=f"for more levels {tar.HINT}")
+    return _ok(name, str(found))
 
 
 def _broker(settings: Settings) -> Check:

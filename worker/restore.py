@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from loguru import logger
 from handlers import registry
 from handlers.contract import Control, Restored
 from handlers.errors import HoldfastError, PermanentError
+from handlers.tools.deep_tree import count_below
 from handlers.tools.removal import remove_below
 from worker.catalog import Catalog, StoredSet
 
@@ -36,15 +36,11 @@ def restore(
     made = _claim(target)
     try:
         restored = handler.restore(chain, target, paths, control)
-        return replace(restored, files=_count(target)), chain
+        # Levels hold a file that changed more than once, so their members say less.
+        return replace(restored, files=count_below(target)), chain
     except (HoldfastError, OSError, KeyboardInterrupt):
         _undo(target, made=made)
         raise
-
-
-def _count(target: Path) -> int:
-    """What is below target now. Levels hold a file that changed more than once, so their members say less."""
-    return sum(len(directories) + len(files) for _, directories, files in os.walk(target))
 
 
 def _claim(target: Path) -> bool:

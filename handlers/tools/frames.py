@@ -95,14 +95,17 @@ class FrameWriter:
         self._ended = False
         self._stats: FrameStats | None = None
 
-    def write(self, chunk: Buffer) -> int:
-        """Take the whole chunk, of any size; it may be reused afterwards. Blocks while all frames are in use."""
+    def write(self, chunk: Buffer, *, checkpoint: Callable[[], None] | None = None) -> int:
+        """Take the whole chunk, of any size; it may be reused afterwards. Blocks while all frames are in use.
+
+        `checkpoint` is called twice a second meanwhile; whatever it raises aborts the writer.
+        """
         rest = memoryview(chunk).cast("B")
         taken = len(rest)
         with self._guard():
             self._reap()
             while rest:
-                room = self._room(None)
+                room = self._room(checkpoint)
                 count = min(len(room), len(rest))
                 room[:count] = rest[:count]
                 self._advance(count)
@@ -114,11 +117,13 @@ class FrameWriter:
         source: int | RawReadable,
         *,
         on_bytes: Callable[[int], None] | None = None,
+        on_piece: Callable[[memoryview], None] | None = None,
         checkpoint: Callable[[], None] | None = None,
     ) -> int:
         """Take all that the source gives until its end; returns how many bytes that was.
 
-        A descriptor is read without a copy; a pipe is widened to 1 MiB. `on_bytes` is told the length of each read.
+        A descriptor is read without a copy; a pipe is widened to 1 MiB. `on_bytes` is told the length of each read,
+        `on_piece` shown what was read, which it must not keep.
         `checkpoint` is called between reads, twice a second while a descriptor is silent or `out` is busy; whatever it
         raises aborts the writer, as every error does. For an object without descriptor a silent source delays it.
         """
@@ -129,11 +134,14 @@ class FrameWriter:
                 if checkpoint is not None:
                     checkpoint()
                 self._reap()
-                count = read(self._room(checkpoint))
+                room = self._room(checkpoint)
+                count = read(room)
                 if count is None:
                     continue
                 if count == 0:
                     return total
+                if on_piece is not None:
+                    on_piece(room[:count])
                 self._advance(count)
                 total += count
                 if on_bytes is not None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import orjson
 
-from handlers.contract import MAX_LISTED_PROBLEMS, FileProblem, Part, PartWriter, ProblemKind, Sink
+from handlers.contract import MAX_LISTED_PROBLEMS, FileProblem, Part, PartWriter, ProblemKind, SetReader, Sink
+from handlers.errors import IntegrityError
 from handlers.tools.codecs import Codec
+from handlers.tools.frame_reader import decompress_stream
 from handlers.tools.framed_part import coded
 from handlers.tools.frames import FrameWriter
 
@@ -61,3 +64,23 @@ class ProblemLog:
         """Let go of the threads; harmless after `close`."""
         if self._writer is not None:
             self._writer.abort()
+
+
+def read(reader: SetReader) -> Iterator[FileProblem]:
+    """All problems of a set, in the order in which they were found. Raises IntegrityError for a damaged part."""
+    if NAME not in reader.parts:
+        return
+    rest = b""
+    for chunk in decompress_stream(reader.stream(NAME), Codec.ZSTD):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (_problem(line, reader) for line in lines)
+    if rest:
+        yield _problem(rest, reader)
+
+
+def _problem(line: bytes, reader: SetReader) -> FileProblem:
+    try:
+        record = orjson.loads(line)
+        return FileProblem(kind=ProblemKind(record["kind"]), path=record["path"], detail=record["detail"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{NAME} of set {reader.backup_id} has a line that tells of no problem") from error

@@ -1,13 +1,13 @@
-"""Removes directory trees, whatever their modes, even while others remove them too."""
+"""Removes directory trees, whatever their modes or depth, even while others remove them too."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from handlers.tools.deep_tree import ENTER, NO_DIRECTORY, walk
 
 
 def remove_tree(path: Path) -> None:
@@ -15,13 +15,19 @@ def remove_tree(path: Path) -> None:
 
     Directories that their owner may not write (a restored tree has such) are made writable first. Never follows a link.
     """
-    while path.is_dir() and not path.is_symlink():
+    try:
+        parent = os.open(path.parent, ENTER & ~os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
         try:
-            shutil.rmtree(path, onerror=_make_way)
-        except FileNotFoundError:
-            # Somebody else removed an entry that we had listed; what is left is for the next round.
-            continue
-    path.unlink(missing_ok=True)
+            remove_at(parent, os.fsencode(path.name))
+        except PermissionError:
+            # The directory it is in may be a restored one, too.
+            os.fchmod(parent, stat.S_IMODE(os.fstat(parent).st_mode) | stat.S_IRWXU)
+            remove_at(parent, os.fsencode(path.name))
+    finally:
+        os.close(parent)
 
 
 def remove_below(directory: Path) -> None:
@@ -30,20 +36,37 @@ def remove_below(directory: Path) -> None:
         remove_tree(child)
 
 
-def _make_way(
-    remove: Callable[..., object], name: str, caught: tuple[type[BaseException], BaseException, object]
-) -> None:
-    """Once more, after the directories on the way may be written; what still fails is raised."""
-    error = caught[1]
-    if not isinstance(error, PermissionError):
-        raise error
-    path = Path(name)
-    for directory in (path.parent, path):
-        with suppress(OSError):
-            mode = directory.lstat().st_mode
-            if stat.S_ISDIR(mode):
-                directory.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
-    if remove in {os.unlink, os.remove}:
-        path.unlink(missing_ok=True)
-    elif path.is_dir() and not path.is_symlink():
-        remove_tree(path)
+def remove_at(parent: int, name: bytes) -> None:
+    """Like `remove_tree`, for a name in an open directory."""
+    _let_in(parent, name)
+    try:
+        top = os.open(name, ENTER, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in NO_DIRECTORY:
+            raise
+        _remove(parent, name, is_directory=False)
+        return
+    try:
+        for at, below, is_directory in walk(top, _let_in):
+            _remove(at, below, is_directory=is_directory)
+    finally:
+        os.close(top)
+    _remove(parent, name, is_directory=True)
+
+
+def _remove(parent: int, name: bytes, *, is_directory: bool) -> None:
+    with suppress(FileNotFoundError):
+        if is_directory:
+            os.rmdir(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+
+
+def _let_in(parent: int, name: bytes) -> None:
+    """Let the owner list, enter and change a directory. Where that is not allowed, what follows fails and says so."""
+    with suppress(OSError):
+        found = os.lstat(name, dir_fd=parent)
+        if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(name, stat.S_IMODE(found.st_mode) | stat.S_IRWXU, dir_fd=parent)

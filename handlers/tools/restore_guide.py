@@ -22,8 +22,9 @@ _READERS = {
 
 _EXTRACT = (
     'tar --extract --file=- --directory="$TARGET" --numeric-owner --preserve-permissions'
-    " --acls --xattrs --xattrs-include='*'"
+    " --acls --xattrs --xattrs-include='*' --warning=no-timestamp"
 )
+_LET_IN = 'find "$TARGET" -type d -exec chmod u+rwx {} +'
 _LEVEL = f"{_EXTRACT} --listed-incremental=/dev/null"
 
 
@@ -91,11 +92,17 @@ def _check(levels: Sequence[_Level]) -> list[str]:
 
 
 def _whole(levels: Sequence[_Level]) -> list[str]:
+    without_root = [
+        "Without root, directories that an older level left read-only are in the way of the next one. Before each",
+        f"level but the first: `{_LET_IN}`",
+        "",
+    ]
     return [
         "## 2. Restore everything",
         "",
         "Oldest first: each level also deletes what was gone when it was made.",
         "",
+        *(without_root if len(levels) > 1 else []),
         *_shell(
             [
                 "TARGET=${TARGET:-/srv/restored}",
@@ -103,6 +110,10 @@ def _whole(levels: Sequence[_Level]) -> list[str]:
                 *(f"{level.reader} {level.directory}/{level.data} | {_LEVEL} || exit" for level in levels),
             ]
         ),
+        "GNU tar goes by the names of users in access control lists, where this machine knows them: if these are other",
+        "users here, write `--no-acls` instead of `--acls`, as root. An extended attribute that a directory lost",
+        "between two levels is still there afterwards. `holdfast restore` does both right.",
+        "",
     ]
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from handlers.contract import FileProblem, ProblemKind, printable
 from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.process import Ended, run
+from handlers.tools.tar_match import spelled
 from handlers.tools.tar_quoting import unquoted
 
 PROGRAM = "tar"
@@ -84,12 +85,11 @@ def _excluding(patterns: Sequence[str]) -> Iterator[str]:
     neither into the archive nor into the snapshot: nothing would be incremental any more.
     """
     for pattern in patterns:
-        anchored = pattern.startswith("/")
+        anchored, across, variants = spelled(pattern)
         yield "--anchored" if anchored else "--no-anchored"
-        yield "--wildcards-match-slash" if "**" in pattern else "--no-wildcards-match-slash"
-        inner = pattern.strip("/") + ("/*" if pattern.endswith("/") else "")
-        for variant in {inner: None, inner.replace("/**/", "/"): None}:
-            yield f"--exclude=./{variant}" if anchored else f"--exclude={variant}"
+        yield "--wildcards-match-slash" if across else "--no-wildcards-match-slash"
+        for variant in variants:
+            yield f"--exclude={variant}"
 
 
 @cache
@@ -139,7 +139,9 @@ class OfFile:
 
     problem: FileProblem
     name: bytes
-    """As tar knows it, for instance `./dir/file`."""
+    """As tar knows it, for instance `./dir/file`; a bare `file` where tar does not say in which directory."""
+    missing: bool
+    """Whether nothing of it came into the archive, or nothing of what is in it."""
 
 
 Said = Noise | Fatal | Unknown | OfFile
@@ -162,18 +164,22 @@ _USAGE = re.compile(
     rb"(?:unrecognized|invalid|ambiguous) option.*|option .* (?:is ambiguous|requires an argument).*"
     rb"|Try '.*' (?:or '.*' )?for more information\.?|.*[Ii]nvalid argument .* for .*|Unknown .*keyword.*"
 )
+_ATTRIBUTES = re.compile(rb"Cannot [^:]*(?:xattr|acl_|filecon)[^:]*: .*")
 _KINDS = (
     (re.compile(rb"file changed as we read it"), ProblemKind.CHANGED),
     (re.compile(rb"File shrank by \d+ bytes?(?:; padding with zeros)?"), ProblemKind.CHANGED),
     (re.compile(rb"File removed before we read it"), ProblemKind.VANISHED),
     (re.compile(rb"Cannot [^:]*: No such file or directory"), ProblemKind.VANISHED),
+    # Tar opens what it saw as a directory without following links: something else has the name now.
+    (re.compile(rb"Cannot (?:open|stat): (?:Not a directory|Too many levels of symbolic links)"), ProblemKind.CHANGED),
     (re.compile(rb"socket ignored"), ProblemKind.SOCKET),
     (re.compile(rb"door ignored|Unknown file type; file ignored"), ProblemKind.UNKNOWN_TYPE),
     (re.compile(rb"Directory has been renamed.*"), ProblemKind.RENAMED),
     (re.compile(rb"(?:acl|file_has_acl|l?l?getxattr|llistxattr|getfilecon|lgetfilecon).*"), ProblemKind.OTHER),
-    (re.compile(rb"Cannot [^:]*xattr[^:]*: .*|Cannot acl_[^:]*: .*"), ProblemKind.OTHER),
+    (_ATTRIBUTES, ProblemKind.OTHER),
     (re.compile(rb"Cannot [^:]*: .*|Read error at byte .*"), ProblemKind.UNREADABLE),
 )
+_MISSING = re.compile(rb"Cannot |File removed before we read it")
 
 
 def meaning(line: bytes) -> Said:
@@ -185,11 +191,15 @@ def meaning(line: bytes) -> Said:
     named = _NAMED.fullmatch(text)
     if named is not None:
         try:
-            name = unquoted(named[1])
+            name = unquoted(named[1]).rstrip(b"/")
         except ValueError:
             return Unknown(printable(text))
         if name == b"." or name.startswith(b"./"):
             return _of_file(name, named[2])
+        if b"/" not in name and _ATTRIBUTES.fullmatch(named[2]):
+            # GNU tar 1.34 leaves out the directory here.
+            detail = f"{printable(named[2])} (tar does not say in which directory)"
+            return OfFile(FileProblem(kind=ProblemKind.OTHER, path=printable(name), detail=detail), name, missing=False)
     shown = printable(text)
     if _USAGE.fullmatch(text):
         return Fatal(shown, usage=True)
@@ -202,10 +212,11 @@ def _of_file(name: bytes, text: bytes) -> Said:
     if _NOISE_OF_FILE.fullmatch(text):
         return Noise()
     kind = next((kind for pattern, kind in _KINDS if pattern.fullmatch(text)), ProblemKind.OTHER)
-    if name == b"." and kind in {ProblemKind.UNREADABLE, ProblemKind.VANISHED}:
+    missing = kind is not ProblemKind.OTHER and _MISSING.match(text) is not None
+    if name == b"." and missing:
         return Fatal(f"the subject itself: {printable(text)}")
     path = printable(name.removeprefix(b"./"))
-    return OfFile(FileProblem(kind=kind, path=path, detail=printable(text)), name)
+    return OfFile(FileProblem(kind=kind, path=path, detail=printable(text)), name, missing)
 
 
 def require_archive(ended: Ended, *, fatal: Fatal | None, unknown: str | None, problems: int) -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from handlers.contract import Control, Difference, SetReader, printable
+from handlers.tools.deep_tree import ENTER, reached
 from handlers.tools.tar_dumpdir import UNCHANGED
 from handlers.tools.tar_index import Member, members, places
 from handlers.tools.tar_lookup import TOP, parent_of, uppers
@@ -28,6 +29,7 @@ _FILE_TYPES = {
     "c": stat.S_IFCHR,
     "p": stat.S_IFIFO,
 }
+_NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _MEMBERS_BETWEEN_CHECKPOINTS = 1000
 
 
@@ -43,19 +45,24 @@ def compare(chain: Sequence[SetReader], restored: Path, control: Control) -> Ite
     Reads each index once, the last one twice, and the frames with the directories of the last level. Memory grows
     with the number of files that changed within the chain.
     """
-    comparison = _Comparison([TarSet(reader) for reader in chain], restored, control.checkpoint)
-    for at in range(len(chain) - 1):
-        comparison.older_level(at)
-    yield from comparison.last_level()
-    yield from comparison.directories()
+    root = os.open(restored, ENTER & ~os.O_NOFOLLOW)
+    try:
+        comparison = _Comparison([TarSet(reader) for reader in chain], root, control.checkpoint)
+        for at in range(len(chain) - 1):
+            comparison.older_level(at)
+        yield from comparison.last_level()
+        yield from comparison.directories()
+    finally:
+        os.close(root)
 
 
 class _Comparison:
     """What is known so far about one restored tree."""
 
-    def __init__(self, levels: Sequence[TarSet], restored: Path, checkpoint: Callable[[], None]) -> None:
+    def __init__(self, levels: Sequence[TarSet], root: int, checkpoint: Callable[[], None]) -> None:
         self._levels = levels
-        self._root = os.fsencode(restored)
+        # Asked by paths relative to it: together they may be longer than the kernel takes.
+        self._root = root
         self._as_root = os.geteuid() == 0
         self._checkpoint = checkpoint
         self._moves = [moves_between(older, newer) for older, newer in pairwise(levels)]
@@ -130,16 +137,21 @@ class _Comparison:
 
     def _names_in(self, directory: bytes) -> list[bytes]:
         # A directory that is missing or none has been reported with its level.
-        place = self._root + b"/" + directory
-        found = _lstat(place)
-        if found is None or not stat.S_ISDIR(found.st_mode):
-            return []
-        return sorted(os.listdir(place))  # noqa: PTH208  # names as bytes
+        try:
+            with reached(self._root, directory) as (at, name):
+                opened = os.open(name, ENTER, dir_fd=at)
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return []
+            raise
+        try:
+            return sorted(os.fsencode(name) for name in os.listdir(opened))  # noqa: PTH208  # it is open
+        finally:
+            os.close(opened)
 
     def _difference(self, member: Member, path: bytes, link: bytes | None) -> str | None:
         """What is wrong with this path, in a few words."""
-        place = self._root + b"/" + path
-        found = _lstat(place)
+        found = self._lstat(path)
         if found is None:
             return "is missing"
         if member.type == _HARD_LINK:
@@ -148,28 +160,29 @@ class _Comparison:
             return f"has type {stat.filemode(found.st_mode)[0]}, not {member.type}"
         wrong = _attributes(member, found, with_owner=self._as_root)
         if member.type == "l":
-            target = os.readlink(place)  # noqa: PTH115  # a name as bytes
+            with reached(self._root, path) as (at, name):
+                target = os.readlink(name, dir_fd=at)
             if target != member.link:
                 wrong.append(f"points to {printable(target)!r}, not {printable(member.link or b'')!r}")
         return "; ".join(wrong) or None
 
     def _not_shared(self, found: os.stat_result, link: bytes) -> str | None:
-        shared = _lstat(self._root + b"/" + link)
+        shared = self._lstat(link)
         if shared is None:
             return f"should be one file with {printable(link)!r}, which is missing"
         if os.path.samestat(found, shared):
             return None
         return f"is not one file with {printable(link)!r}"
 
-
-def _lstat(place: bytes) -> os.stat_result | None:
-    """What is there; None for nothing, also where something in the path is no directory any more."""
-    try:
-        return os.lstat(place)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
-            return None
-        raise
+    def _lstat(self, path: bytes) -> os.stat_result | None:
+        """What is there; None for nothing, also where something in the path is no directory any more."""
+        try:
+            with reached(self._root, path) as (at, name):
+                return os.lstat(name, dir_fd=at)
+        except OSError as error:
+            if error.errno in _NOTHING:
+                return None
+            raise
 
 
 def _attributes(member: Member, found: os.stat_result, *, with_owner: bool) -> list[str]:

@@ -7,6 +7,7 @@ level, or excluded), `D` a directory. `R` with `T` tells of a renamed directory,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from handlers.tools.tar_format import Malformed
@@ -28,6 +29,30 @@ class Dumpdir(NamedTuple):
     def names(self) -> dict[bytes, str]:
         """What became of each name: IN_ARCHIVE, UNCHANGED or DIRECTORY."""
         return {entry[1:]: chr(entry[0]) for entry in self.entries.split(b"\0")[:-1]}
+
+    def state(self, name: bytes) -> str | None:
+        """What became of one name; None where the directory does not have it."""
+        for state in (IN_ARCHIVE, UNCHANGED, DIRECTORY):
+            entry = state.encode() + name + b"\0"
+            if self.entries.startswith(entry) or b"\0" + entry in self.entries:
+                return state
+        return None
+
+    def in_order(self) -> Iterator[tuple[bytes, str]]:
+        """Each name with what became of it, sorted by name. A directory may have millions: nothing is copied."""
+        last = b""
+        for name, _ in self._each():
+            if name < last:  # not by GNU tar, which sorts
+                return iter(sorted(self._each()))
+            last = name
+        return self._each()
+
+    def _each(self) -> Iterator[tuple[bytes, str]]:
+        entries, at = self.entries, 0
+        while at < len(entries):
+            end = entries.index(b"\0", at)
+            yield entries[at + 1 : end], chr(entries[at])
+            at = end + 1
 
 
 def parse(value: bytes) -> Dumpdir:

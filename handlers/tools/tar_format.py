@@ -25,7 +25,10 @@ _ZEROS = bytes(BLOCK)
 _MAX_SPARSE_MAP_BYTES = 64 << 20
 _LARGEST = 1 << 62
 _PLAIN_KEYS = frozenset({b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"RHT.security.selinux"})
-_PREFIX_KEYS = (b"SCHILY.xattr.", b"SCHILY.acl.")
+XATTR = b"SCHILY.xattr."
+"""How keywords of an extended header begin that hold an extended attribute."""
+ACL = b"SCHILY.acl."
+"""The same for access control lists, in words."""
 _MEANT_KEYS = frozenset(
     {
         b"path",
@@ -61,6 +64,8 @@ class Header(NamedTuple):
     dumpdir: bytes | None
     """The directory's list of names, see `tar_dumpdir`."""
     sparse: bool
+    attributes: tuple[bytes, ...] = ()
+    """Keywords of the extended header that hold extended attributes and access control lists."""
 
 
 class Window:
@@ -185,6 +190,7 @@ def _next_member(window: Window) -> Header | None:
     window.need(BLOCK)
     buffer, at = window.buffer, window.at
     meant: dict[bytes, bytes] = {}
+    attributes: list[bytes] = []
     if buffer[at + 156] == 0x78:  # x
         length = _header_size(buffer, at)
         if length > MAX_PAX_BYTES:
@@ -199,13 +205,16 @@ def _next_member(window: Window) -> Header | None:
                 if key in meant:
                     raise Malformed(f"{key.decode()} is given twice")
                 meant[key] = value
-            elif not key.startswith(_PREFIX_KEYS):
+            elif key.startswith((XATTR, ACL)):
+                attributes.append(key)
+            else:
                 raise Malformed(f"unknown extended header keyword {printable(key[:100])!r}")
         at += padded
     elif buffer.startswith(_ZEROS, at):
         return None
     window.at = at + BLOCK
-    return _member(window, buffer, at, meant)
+    header = _member(window, buffer, at, meant)
+    return header._replace(attributes=tuple(attributes)) if attributes else header
 
 
 def _member(window: Window, buffer: bytes, at: int, meant: dict[bytes, bytes]) -> Header:
@@ -250,7 +259,7 @@ def _sparse(window: Window, size: int, meant: dict[bytes, bytes]) -> Header:
     if version != (b"1", b"0") or not name or real is None:
         raise Malformed("sparse file of unknown version")
     realsize = _decimal(real)
-    numbers, map_bytes = _sparse_map(window, size)
+    numbers, map_bytes = sparse_map(window, size)
     stored = blocks = map_bytes
     end = 0
     for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
@@ -265,7 +274,7 @@ def _sparse(window: Window, size: int, meant: dict[bytes, bytes]) -> Header:
     return Header(_file_path(name), "0", b"", realsize, blocks, None, True)
 
 
-def _sparse_map(window: Window, size: int) -> tuple[list[int], int]:
+def sparse_map(window: Window, size: int) -> tuple[list[int], int]:
     """The numbers of the map, and how many bytes it takes. The window stays where it is."""
     have = 0
     wanted = 1

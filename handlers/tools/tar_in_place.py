@@ -10,58 +10,55 @@ simply new: it is archived whole, as `mv` across filesystems would have had it. 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
-from handlers.errors import IntegrityError
+from handlers.tools.tar_records import END, Record, Records
 
-_HEAD_FIELDS = 2
-_ENTRY_FIELDS = 6
-_INODE, _NAME = 4, 5
 _GATHERED = 1000
+_TICK_NS = 100_000_000
 
 
-def directories_in_place(snapshot: Iterable[bytes], root: Path) -> Iterator[bytes]:
+def directories_in_place(
+    snapshot: Iterable[bytes],
+    root: Path,
+    *,
+    since: Callable[[int], int] = lambda time_ns: time_ns,
+    out_of_place: Callable[[Record], object] = lambda record: None,
+    changed: Callable[[Record], object] = lambda record: None,
+) -> Iterator[bytes]:
     """The snapshot, without every directory that is not where it was: another inode has its name now, or nothing.
 
-    `root` is what GNU tar's `--directory` was and will be. One lstat per directory; memory is bounded. Raises
-    IntegrityError for a snapshot of another format than 2, or a torn one.
+    `root` is what GNU tar's `--directory` was and will be; `since` may give another time than the snapshot's own, and
+    `out_of_place` gets what is left out, `changed` what is kept but was changed since. One lstat per directory; memory
+    is bounded. Raises IntegrityError for a snapshot of another format than 2, or a torn one.
     """
-    fields = _fields(snapshot)
-    head = list(islice(fields, _HEAD_FIELDS))
-    if len(head) != _HEAD_FIELDS or not head[0].startswith(b"GNU tar-") or b"-2\n" not in head[0]:
-        raise IntegrityError(f"snapshot is of an unknown format: {head[:1]!r}")
-    kept = head
+    records = Records(snapshot)
+    kept = [records.head(since(records.time_ns))]
     place = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for field in fields:
-            entry = [field, *islice(fields, _ENTRY_FIELDS - 1)]
-            names = list(iter(lambda: next(fields, b""), b""))
-            if len(entry) != _ENTRY_FIELDS or next(fields, None) != b"":
-                raise IntegrityError("snapshot is cut short")
-            if _is_in_place(entry[_NAME], entry[_INODE], place):
-                kept += [*entry, *names, b"", b""]
+        for record in records:
+            found = _in_place(record, place)
+            if found is not None:
+                kept += [record.raw, END]
+                # The kernel's stamps may be some milliseconds behind the clock that the snapshot's time is from.
+                if found.st_ctime_ns >= records.time_ns - _TICK_NS:
+                    changed(record)
+            else:
+                out_of_place(record)
             if len(kept) >= _GATHERED:
-                yield b"\0".join([*kept, b""])
+                yield b"".join(kept)
                 kept = []
     finally:
         os.close(place)
     if kept:
-        yield b"\0".join([*kept, b""])
+        yield b"".join(kept)
 
 
-def _is_in_place(name: bytes, inode: bytes, root: int) -> bool:
+def _in_place(record: Record, root: int) -> os.stat_result | None:
     with suppress(OSError):
-        return b"%d" % os.lstat(name, dir_fd=root).st_ino == inode
-    return False
-
-
-def _fields(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *fields, rest = (rest + chunk).split(b"\0")
-        yield from fields
-    if rest:
-        raise IntegrityError("snapshot is cut short")
+        found = os.lstat(record.name, dir_fd=root)
+        if b"%d" % found.st_ino == record.inode:
+            return found
+    return None

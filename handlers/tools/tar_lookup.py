@@ -61,7 +61,7 @@ def requested_paths(paths: Iterable[bytes]) -> frozenset[bytes]:
         except Malformed as error:
             raise PermanentError(
                 f"cannot restore {printable(path)!r}: {error}",
-                hint="give the path relative to the subject, as `zstd -dc index.zst` lists it in the set's directory",
+                hint="give the path relative to the subject, as `holdfast ls -R` shows it",
             ) from error
     return frozenset(found)
 
@@ -90,7 +90,7 @@ def find(chain: Sequence[TarSet], requested: frozenset[bytes], checkpoint: Calla
     if unfound:
         raise PermanentError(
             f"{printable(min(unfound))!r} is not in set {chain[-1].name}, nor in those it builds on",
-            hint="`zstd -dc index.zst` in a set's directory lists it; what is excluded or unreadable is in none",
+            hint=f"`holdfast ls -R {chain[-1].name}` shows what is; what is excluded or unreadable is in none",
         )
     for search in searches:
         search.resolve_links()
@@ -209,7 +209,7 @@ class _Search:
         if state is None:
             raise PermanentError(
                 f"{printable(path)!r} is not in set {self._level.name}",
-                hint="`zstd -dc index.zst` in the set's directory lists what is in it",
+                hint=f"`holdfast ls -R {self._level.name}` shows what is in it",
             )
         if state != UNCHANGED:
             raise PermanentError(

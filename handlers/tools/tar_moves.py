@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +21,8 @@ from pathlib import Path
 
 from handlers.contract import printable
 from handlers.errors import IntegrityError, PermanentError
+from handlers.tools.deep_tree import ENTER, walk
+from handlers.tools.removal import remove_at
 from handlers.tools.tar_format import Malformed, checked_path
 from handlers.tools.tar_set import TarSet
 
@@ -29,8 +30,6 @@ _TEMPORARY = b"\0"
 """Stands for a name that no directory has."""
 
 _MAX_TRACED = 100_000_000
-
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Moves:
@@ -168,15 +167,15 @@ def apply_moves(target: Path, moves: Moves) -> None:
     should move is not there.
     """
     aside = f".holdfast-moving-{secrets.token_hex(8)}".encode()
-    root = os.open(target, _OPEN)
+    root = os.open(target, ENTER)
     try:
         os.mkdir(aside, 0o700, dir_fd=root)
-        away = os.open(aside, _OPEN, dir_fd=root)
+        away = os.open(aside, ENTER, dir_fd=root)
         try:
             _move_all(root, away, moves)
         finally:
             os.close(away)
-            _delete(target, aside, root)
+            remove_at(root, aside)
     finally:
         os.close(root)
 
@@ -247,27 +246,25 @@ def _descend(root: int, names: Iterable[bytes]) -> int:
 
 
 def _opened(parent: int, name: bytes) -> int:
-    """The directory itself, never what a symbolic link points to; writable for its owner even if it was not.
+    """The directory itself, never what a symbolic link points to; writable for its owner even if it was not."""
+    _let_owner_in(parent, name)
+    return os.open(name, ENTER, dir_fd=parent)
 
-    Its permissions are the next level's to set: every level holds every directory.
-    """
+
+def _let_owner_in(parent: int, name: bytes) -> None:
+    """Its permissions are the next level's to set: every level holds every directory."""
     if os.geteuid() != 0:
         found = os.lstat(name, dir_fd=parent)
         if stat.S_ISDIR(found.st_mode) and found.st_mode & 0o700 != 0o700:
             os.chmod(name, stat.S_IMODE(found.st_mode) | 0o700, dir_fd=parent)
-    return os.open(name, _OPEN, dir_fd=parent)
 
 
 def open_up(target: Path) -> None:
     """Let the owner write into target and every directory below: GNU tar needs that for the next level, unless root."""
     target.chmod(stat.S_IMODE(target.stat().st_mode) | 0o700)
-    for _, names, _, descriptor in os.fwalk(os.fsencode(target)):
-        for name in names:
-            with suppress(FileNotFoundError, NotADirectoryError):
-                os.close(_opened(descriptor, name))
-
-
-def _delete(target: Path, name: bytes, root: int) -> None:
-    if os.geteuid() != 0:
-        open_up(target / os.fsdecode(name))
-    shutil.rmtree(os.fsdecode(name), dir_fd=root)
+    top = os.open(target, ENTER)
+    try:
+        for _ in walk(top, _let_owner_in):
+            pass
+    finally:
+        os.close(top)

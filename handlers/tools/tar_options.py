@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from handlers.tools.codecs import Codec
+from handlers.tools.tar_match import leaves_nothing
 
 
 def _absolute(path: Path) -> Path:
@@ -32,13 +33,16 @@ def _pattern(pattern: str) -> str:
         raise ValueError(f"cannot start with a dot and a slash: {pattern!r}; a leading `/` stands for root")
     if not inner.replace("*", "").replace("/", ""):
         raise ValueError(f"would leave nothing to back up: {pattern!r}")
+    if leaves_nothing(pattern):
+        # `?` for instance: the top directory is called `.` in the archive.
+        raise ValueError(f"would leave nothing to back up, because it matches a single dot: {pattern!r}")
     return pattern
 
 
 class TarOptions(BaseModel):
     """A directory as a chain of tar archives."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Annotated[Path, AfterValidator(_absolute)]
     """The directory to back up: an absolute path. Members of the archive are named relative to it."""
@@ -73,6 +77,14 @@ class TarOptions(BaseModel):
 
     sparse: bool = True
     """Store the holes of sparse files as holes."""
+
+    read_ahead: bool = True
+    """Ask the kernel early for what GNU tar is going to read, where that is not in memory. Never for what is
+    excluded."""
+
+    engine: Literal["auto", "gnu", "internal"] = "auto"
+    """What writes the archives: GNU tar, or Holdfast's own code, which makes full backups (level 0) only. `auto` is GNU
+    tar where there is one that will do, otherwise the own code, in an image with busybox for instance."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

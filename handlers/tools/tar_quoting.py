@@ -16,6 +16,8 @@ _MEANING = {
     b"\\": b"\\",
     b'"': b'"',
     b"?": b"?",
+    # Only in messages, where a colon ends the name.
+    b":": b":",
     b" ": b" ",
 }
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 from handlers.contract import Control, Progress, Restored, SetReader
 from handlers.errors import PermanentError
+from handlers.tools.removal import remove_below
+from handlers.tools.tar_access import take_away
 from handlers.tools.tar_compare import compare
-from handlers.tools.tar_extract import extract
+from handlers.tools.tar_engine import has_gnu_tar, require_gnu_tar
+from handlers.tools.tar_extract import Unset, extract
 from handlers.tools.tar_format import END
-from handlers.tools.tar_guard import Guard
+from handlers.tools.tar_guard import MAX_PATH_BYTES, Guard, TooLong
 from handlers.tools.tar_index import Member, members
 from handlers.tools.tar_lookup import TOP, Pick, Picks, find, requested_paths
 from handlers.tools.tar_moves import apply_moves, open_up, read_moves
@@ -36,17 +40,34 @@ def restore_chain(chain: Sequence[SetReader], target: Path, control: Control) ->
     Target then holds an unusable part of the tree.
     """
     levels = _levels(chain)
+    if len(levels) > 1:
+        require_gnu_tar()
+    try:
+        return _level_by_level(levels, target, control, by_gnu=has_gnu_tar())
+    except TooLong as error:
+        # GNU tar does not archive such a path as a level: this set stands alone, and was made by our own code.
+        if len(levels) > 1:
+            raise PermanentError(f"GNU tar cannot restore {error}: its path is too long") from error
+        remove_below(target)
+        return _level_by_level(_levels(chain), target, control, by_gnu=False)
+
+
+def _level_by_level(levels: Sequence[TarSet], target: Path, control: Control, *, by_gnu: bool) -> Restored:
     restored = Restored(files=0, bytes_out=0, bytes_read=0)
+    attributes: dict[bytes, tuple[bytes, ...]] = {}
     for at, level in enumerate(levels):
         renames = None
         if at > 0:
             if os.geteuid() != 0:
                 open_up(target)
+            take_away(target, attributes)
             renames = partial(_apply_renames, levels[at - 1], level, target)
         with closing(level.archive()) as archive:
-            guard = Guard(archive, target, renames)
-            extract(_reported(guard, level, restored, control), target, control, incremental=True)
-        restored = _added(restored, guard)
+            guard = Guard(archive, target, renames, of_any_length=not by_gnu)
+            chunks = _reported(guard, level, restored, control)
+            unset = extract(chunks, target, control, incremental=True, by_gnu=by_gnu)
+        restored = _added(restored, guard, unset)
+        attributes = guard.directory_attributes
     return _read(restored, levels)
 
 
@@ -65,10 +86,12 @@ def restore_paths(chain: Sequence[SetReader], target: Path, paths: Sequence[byte
         return restore_chain(chain, target, control)
     levels = _levels(chain)
     picks = find(levels, requested, control.checkpoint)
-    guard = Guard(_gathered(levels, picks), target)
+    by_gnu = has_gnu_tar() and not any(_is_long(chosen) for chosen in picks)
+    guard = Guard(_gathered(levels, picks), target, of_any_length=not by_gnu)
     nothing = Restored(files=0, bytes_out=0, bytes_read=0)
-    extract(_reported(guard, levels[-1], nothing, control), target, control, incremental=False)
-    return _read(_added(nothing, guard), levels)
+    chunks = _reported(guard, levels[-1], nothing, control)
+    unset = extract(chunks, target, control, incremental=False, by_gnu=by_gnu)
+    return _read(_added(nothing, guard, unset), levels)
 
 
 def list_members(chosen: SetReader) -> Iterator[Member]:
@@ -86,6 +109,11 @@ def _levels(chain: Sequence[SetReader]) -> list[TarSet]:
             f"levels {levels} are no chain", hint="restore a level 0 and every level after it that builds on it"
         )
     return [TarSet(reader) for reader in chain]
+
+
+def _is_long(chosen: Picks) -> bool:
+    picks = (*chosen.directories, *chosen.others, *chosen.links)
+    return any(len(pick.name) > MAX_PATH_BYTES for pick in picks)
 
 
 def _apply_renames(older: TarSet, newer: TarSet, target: Path) -> None:
@@ -131,11 +159,21 @@ def _reported(guard: Guard, level: TarSet, before: Restored, control: Control) -
         )
 
 
-def _added(restored: Restored, guard: Guard) -> Restored:
-    return Restored(files=restored.files + guard.members, bytes_out=restored.bytes_out + guard.bytes_out, bytes_read=0)
+def _added(restored: Restored, guard: Guard, unset: Unset) -> Restored:
+    return Restored(
+        files=restored.files + guard.members,
+        bytes_out=restored.bytes_out + guard.bytes_out,
+        bytes_read=0,
+        warnings=(*restored.warnings, *_warnings(guard, unset)),
+    )
+
+
+def _warnings(guard: Guard, unset: Unset) -> Iterator[str]:
+    if unset.attributes:
+        yield f"{unset.attributes} extended attributes could not be set, first: {unset.first}"
+    elif unset.lists and guard.has_lists:
+        yield f"access control lists could not be set, first: {unset.first}"
 
 
 def _read(restored: Restored, levels: Sequence[TarSet]) -> Restored:
-    return Restored(
-        files=restored.files, bytes_out=restored.bytes_out, bytes_read=sum(level.bytes_read for level in levels)
-    )
+    return replace(restored, bytes_read=sum(level.bytes_read for level in levels))

@@ -17,10 +17,7 @@ def rewritten(headers: bytes, changes: Mapping[bytes, bytes]) -> bytes:
     The extended header wins over the plain one, which stays as it is.
     """
     member = headers[-BLOCK:]
-    records: dict[bytes, bytes] = {}
-    if headers[156] == _EXTENDED:
-        records.update(pax_records(headers[BLOCK : BLOCK + int(headers[124:135], 8)]))
-    body = b"".join(_record(key, value) for key, value in {**records, **changes}.items())
+    body = b"".join(_record(key, value) for key, value in {**records_of(headers), **changes}.items())
     extended = bytearray(headers[:BLOCK])
     if headers[156] != _EXTENDED:
         extended[0:100] = b"./PaxHeaders/added".ljust(100, b"\0")
@@ -33,10 +30,16 @@ def rewritten(headers: bytes, changes: Mapping[bytes, bytes]) -> bytes:
     return bytes(extended) + body + bytes(-len(body) % BLOCK) + member
 
 
+def records_of(headers: bytes) -> dict[bytes, bytes]:
+    """Keyword with value of each record of a member's extended header; empty where it has none."""
+    if headers[156] != _EXTENDED:
+        return {}
+    return dict(pax_records(headers[BLOCK : BLOCK + int(headers[124:135], 8)]))
+
+
 def without_renames(headers: bytes) -> bytes:
     """The headers of a directory, whose list no longer tells of renamed directories."""
-    records = dict(pax_records(headers[BLOCK : BLOCK + int(headers[124:135], 8)]))
-    return rewritten(headers, {b"GNU.dumpdir": parse(records[b"GNU.dumpdir"]).entries + b"\0"})
+    return rewritten(headers, {b"GNU.dumpdir": parse(records_of(headers)[b"GNU.dumpdir"]).entries + b"\0"})
 
 
 def _record(key: bytes, value: bytes) -> bytes:

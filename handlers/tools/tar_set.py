@@ -15,6 +15,7 @@ from handlers.tools.tar_format import BLOCK, Header, Malformed, Window, next_mem
 _DATA = "data.tar"
 _INDEX = "index"
 _SNAPSHOT = "tree.snar"
+_PROBLEMS = "problems"
 
 
 class TarSet:
@@ -74,6 +75,14 @@ class TarSet:
             raise IntegrityError(f"set {self.name}: the index has {path!r} at block {block}, the archive has {found}")
         return header, window
 
+    def bytes_at(self, position: int, length: int) -> Iterator[bytes]:
+        """These bytes of the uncompressed archive, in chunks of at most a frame, each checked before it is yielded."""
+        return self._random_access().read_at(position, length)
+
+    def problems(self) -> Iterator[bytes] | None:
+        """The lines about files that are not in the set as they should be; None where all are."""
+        return self._text(_PROBLEMS) if self._find(_PROBLEMS) is not None else None
+
     def dumpdir_at(self, block: int, path: bytes) -> Dumpdir | None:
         """What the directory at this block had in it; None when GNU tar did not look into it."""
         header, _ = self.member_at(block, path)
@@ -130,10 +139,14 @@ class TarSet:
 
     def _part(self, stem: str) -> Part:
         """The part of that name, with or without the suffix of a codec."""
-        for name, part in self._reader.parts.items():
-            if name in {stem + codec.suffix for codec in Codec}:
-                return part
-        raise IntegrityError(f"set {self.name} has no part {stem}")
+        part = self._find(stem)
+        if part is None:
+            raise IntegrityError(f"set {self.name} has no part {stem}")
+        return part
+
+    def _find(self, stem: str) -> Part | None:
+        names = {stem + codec.suffix for codec in Codec}
+        return next((part for name, part in self._reader.parts.items() if name in names), None)
 
     def _named(self, name: str) -> Part:
         part = self._reader.parts.get(name)

@@ -18,7 +18,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
 def test_every_command_and_option_is_on_the_page_and_vice_versa() -> None:
     """Each command has a section with a table of its options."""
     documented = {
-        title: set(re.findall(r"`(--?[a-z][a-z-]*)`", " ".join(re.findall(r"^\|([^|]*)\|", section, re.MULTILINE))))
+        title: set(
+            re.findall(r"`(--?[a-zA-Z0-9][a-z-]*)`", " ".join(re.findall(r"^\|([^|]*)\|", section, re.MULTILINE)))
+        )
         for title, section in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
         if title != "Exit codes"
     }

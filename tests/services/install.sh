@@ -15,6 +15,7 @@ if [ -z "$packages" ]; then
     missing pigz && packages="$packages pigz"
     missing setfacl && packages="$packages acl"
     missing setfattr && packages="$packages attr"
+    missing fusermount3 && packages="$packages fuse3"
 fi
 [ -n "$packages" ] || exit 0
 

@@ -36,6 +36,13 @@ def ended(code: int, killed_by: str | None = None, stderr: str = "") -> Ended:
         (b'tar: "./x": Unknown file type; file ignored', ProblemKind.UNKNOWN_TYPE, "x"),
         (b'tar: "./b": Directory has been renamed from "./a"', ProblemKind.RENAMED, "b"),
         (b'tar: "./x": Warning: Cannot llistxattrat: Permission denied', ProblemKind.OTHER, "x"),
+        (b'tar: "x": Warning: Cannot flistxattr: Input/output error', ProblemKind.OTHER, "x"),
+        (b'tar: "x": Warning: Cannot acl_get_file_at: Input/output error', ProblemKind.OTHER, "x"),
+        (b'tar: "./d/": Cannot savedir: Input/output error', ProblemKind.UNREADABLE, "d"),
+        (b'tar: "./d": Cannot open: Not a directory', ProblemKind.CHANGED, "d"),
+        (b'tar: "./d/x": Cannot stat: Not a directory', ProblemKind.CHANGED, "d/x"),
+        (b'tar: "./d": Cannot open: Too many levels of symbolic links', ProblemKind.CHANGED, "d"),
+        (rb'tar: "./10\:30": Cannot open: Permission denied', ProblemKind.UNREADABLE, "10:30"),
         (b'tar: "./x": something new under the sun', ProblemKind.OTHER, "x"),
         (b'tar: ".": file changed as we read it', ProblemKind.CHANGED, "."),
     ],
@@ -75,6 +82,8 @@ def test_known_noise_is_no_problem(line: bytes) -> None:
         (b"tar: memory exhausted", False),
         (b'tar: "/scratch/tree.snar": Cannot write: No space left on device', False),
         (b'tar: ".": Cannot open: Permission denied', False),
+        (b'tar: "./": Cannot savedir: Input/output error', False),
+        (b'tar: ".": Cannot open: Not a directory', False),
         (b'tar: ".": Cannot stat: No such file or directory', False),
     ],
 )
@@ -95,7 +104,7 @@ def test_a_line_about_a_file_that_is_no_member_is_unknown() -> None:
 
 def test_names_are_unquoted_and_made_printable() -> None:
     """A hostile name arrives as one line that can be turned back into its bytes."""
-    said = tar.meaning(rb'tar: "./a\"b\\c\nd\377\303\244: Cannot open: x": Cannot open: Permission denied')
+    said = tar.meaning(rb'tar: "./a\"b\\c\nd\377\303\244\: Cannot open\: x": Cannot open: Permission denied')
 
     assert isinstance(said, tar.OfFile)
     assert said.name == b'./a"b\\c\nd\xff\xc3\xa4: Cannot open: x'

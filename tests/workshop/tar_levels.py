@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +115,7 @@ class Plan:
         scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.place))
         return Job(
             plan=PlanName("plan"),
-            backup_id=BackupId(f"set-{level}"),
+            backup_id=self._unused(level),
             options=TarHandler.Options(**{"root": self.subject, **self.options, **options}),
             level=level,
             parent=self.sets[level - 1] if level else None,
@@ -122,7 +124,7 @@ class Plan:
         )
 
     def back_up(self, level: int | None = None, **options: Any) -> Produced:
-        """Make the next level, and commit it when it is good."""
+        """Make the next level, or a lower one that takes the place of those from it on; commit it when it is good."""
         job = self.job(level, **options)
         prepared = self.handler.prepare(job)
         sink = DirectorySink(self.place / job.backup_id)
@@ -133,10 +135,14 @@ class Plan:
             raise
         parts = {part.name: part for part in produced.parts}
         assert sorted(parts) == sorted(path.name for path in sink.directory.iterdir())
-        self.sets.append(DirectorySet(sink.directory, job.level, parts))
+        self.sets[job.level :] = [DirectorySet(sink.directory, job.level, parts)]
         self._commit(job, produced)
         self._wait_for_the_clock_of_the_disk()
         return produced
+
+    def _unused(self, level: int) -> BackupId:
+        names = (f"set-{level}" + (f".{number}" if number else "") for number in count())
+        return BackupId(next(name for name in names if not (self.place / name).exists()))
 
     def _commit(self, job: Job, produced: Produced) -> None:
         directory = self.place / job.backup_id
@@ -150,7 +156,7 @@ class Plan:
             }
             for part in produced.parts
         ]
-        self.manifests.append({"backup_id": job.backup_id, "level": job.level, "parts": parts})
+        self.manifests[job.level :] = [{"backup_id": job.backup_id, "level": job.level, "parts": parts}]
         (directory / "manifest.json").write_bytes(orjson.dumps(self.manifests[-1]))
         sums = "".join(f"{part.sha256}  {part.name}\n" for part in produced.parts)
         (directory / "SHA256SUMS").write_text(sums)
@@ -164,3 +170,33 @@ class Plan:
             probe.write_bytes(b"")
             if probe.stat().st_mtime_ns > now:
                 return
+
+
+def unpacked(plan: Plan) -> Path:
+    """The chain restored by hand."""
+    target = plan.place / f"restored-{len(plan.sets)}"
+    target.mkdir()
+    for made in plan.sets:
+        (data,) = made.directory.glob("data.tar*")
+        subprocess.run(
+            [
+                *("tar", "--extract", f"--file={data}", f"--directory={target}", "--listed-incremental=/dev/null"),
+                *("--numeric-owner", "--preserve-permissions", "--acls", "--xattrs", "--xattrs-include=*"),
+            ],
+            check=True,
+        )
+    return target
+
+
+def text_of(plan: Plan, name: str) -> bytes:
+    """A part of the last set, decompressed by the plain tool."""
+    return subprocess.run(["zstd", "-dc", plan.sets[-1].directory / name], check=True, capture_output=True).stdout
+
+
+def listed(plan: Plan) -> list[str]:
+    """The names in the last set as the plain tool lists them, directories left out."""
+    (data,) = plan.sets[-1].directory.glob("data.tar*")
+    done = subprocess.run(
+        ["tar", "--list", f"--file={data}", "--quoting-style=c"], check=True, capture_output=True, text=True
+    )
+    return sorted(name.strip('"').removeprefix("./") for name in done.stdout.splitlines() if not name.endswith('/"'))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from handlers.contract import BackupId, Frames, Part, Progress
 from handlers.tools.checksum import checked
 from handlers.tools.codecs import Codec
 from handlers.tools.frames import FrameWriter
+from tests.workshop.comparer import Photograph, photograph
 
 LISTING = (
     "--verbose",
@@ -158,33 +158,42 @@ class Chain:
                 return
 
 
-def tree_of(root: Path, *, times: bool = True) -> dict[bytes, tuple[Any, ...]]:
-    """All that a restore must bring back of a tree, compared without any code of ours."""
-    found: dict[bytes, tuple[Any, ...]] = {}
-    shared: dict[tuple[int, int], set[bytes]] = {}
-    top = os.fsencode(root)
-    for directory, directories, files in os.walk(top):
-        for name in [b"", *files, *directories] if directory == top else [*files, *directories]:
-            path = directory + b"/" + name if name else top
-            about = os.lstat(path)
-            key = os.path.relpath(path, top)
-            content: Any = None
-            if stat.S_ISLNK(about.st_mode):
-                content = os.readlink(path)  # noqa: PTH115  # a name as bytes
-            elif stat.S_ISREG(about.st_mode):
-                content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).digest()
-            elif stat.S_ISBLK(about.st_mode) or stat.S_ISCHR(about.st_mode):
-                content = about.st_rdev
-            attributes = {
-                name: os.getxattr(path, name, follow_symlinks=False)
-                for name in os.listxattr(path, follow_symlinks=False)
-            }
-            if not stat.S_ISDIR(about.st_mode):
-                shared.setdefault((about.st_dev, about.st_ino), set()).add(key)
-            mtime = about.st_mtime_ns if times else None
-            found[key] = (about.st_mode, about.st_uid, about.st_gid, mtime, content, attributes)
-    together = {key: frozenset(group) for group in shared.values() for key in group}
-    return {key: (*value, together.get(key)) for key, value in found.items()}
+def tree_of(root: Path) -> Photograph:
+    """All that a restore must bring back of a tree."""
+    return photograph(root)
+
+
+def fill(subject: Path) -> None:
+    """One of everything that needs no root."""
+    (subject / "d/sub").mkdir(parents=True)
+    (subject / "d/f").write_text("hello\n")
+    (subject / "d/g").write_bytes(os.urandom(300_000))
+    os.link(subject / "d/f", subject / "d/sub/hard")
+    (subject / "zone").symlink_to("/etc/localtime")
+    (subject / "up").symlink_to("..")
+    (subject / "gone").symlink_to("nowhere/at all")
+    (subject / "notes..txt").write_text("dots")
+    (subject / "...").write_text("more dots")
+    (subject / "-rf").write_text("no option")
+    (subject / "a -> b").write_text("no link")
+    (subject / ("n" * 200)).mkdir()
+    (subject / ("n" * 200) / ("m" * 250)).write_text("long")
+    os.mkfifo(subject / "pipe")
+    with (subject / "holes").open("wb") as file:
+        file.truncate(30 << 20)
+        file.seek(10 << 20)
+        file.write(b"in the middle")
+    Path(os.fsdecode(os.fsencode(subject) + b'/\xff\xfe\n\t"\\name')).write_text("bytes")
+    (subject / "grüße").write_text("umlauts")
+    (subject / "read only").mkdir()
+    (subject / "read only/f").write_text("x")
+    (subject / "read only").chmod(0o555)
+    (subject / "d/sub").chmod(0o1777)
+    (subject / "d/g").chmod(0o6711)
+    os.setxattr(subject / "d/f", "user.colour", b"blue\0=\n")
+    os.utime(subject / "d/f", ns=(0, -1_500_000_001))
+    os.utime(subject / "gone", ns=(0, 5), follow_symlinks=False)
+    os.utime(subject / "notes..txt", ns=(0, 4_102_444_800_000_000_001))
 
 
 def member(name: bytes, kind: bytes = b"0", content: bytes = b"", **fields: Any) -> bytes:

@@ -61,6 +61,20 @@ def out(text: str = "") -> None:
     _write(sys.stdout, text)
 
 
+def raw(data: bytes | bytearray) -> bool:
+    """Bytes for standard output, as they are; False when nobody reads them any more, or they cannot be written."""
+    stream = sys.stdout
+    if stream is None:
+        return False
+    try:
+        stream.buffer.write(data)
+        stream.flush()
+    except OSError as error:
+        _failed(stream, error)
+        return False
+    return True
+
+
 def note(text: str) -> None:
     """One line for standard error, as it is."""
     _write(sys.stderr, text)
@@ -187,10 +201,14 @@ def _write(stream: TextIO | None, text: str) -> None:
         stream.write(text + "\n")
         stream.flush()
     except OSError as error:
-        # Never an exception here: a backup must not fail because nobody reads its progress.
-        if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
-            _fault.error = error
-        _silence(stream)
+        _failed(stream, error)
+
+
+def _failed(stream: TextIO, error: OSError) -> None:
+    # Never an exception here: a backup must not fail because nobody reads its progress.
+    if not isinstance(error, BrokenPipeError) and stream is sys.stdout:
+        _fault.error = error
+    _silence(stream)
 
 
 def _silence(stream: TextIO) -> None:

@@ -65,3 +65,4 @@ LabelOption = Annotated[
     list[str] | None,
     typer.Option("--label", metavar="NAME=VALUE", help="Kept in the manifest and in events; may be repeated."),
 ]
+OrphansOption = Annotated[bool, typer.Option("--orphans", help="What plans left that are configured no more.")]

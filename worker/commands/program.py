@@ -13,10 +13,18 @@ import typer
 from handlers.errors import HoldfastError
 from worker.commands import (
     backup,
+    cat,
     config,
     console,
     demo,
+    diff,
     doctor,
+    expire,
+    keep,
+    ls,
+    mount,
+    plan,
+    release,
     request,
     requests,
     restore,
@@ -77,10 +85,18 @@ app.command("run", short_help="Run the worker.")(run.run)
 app.command("backup", short_help="Make one backup now.")(backup.backup)
 app.command("request", short_help="Ask a worker for a backup.")(request.request)
 app.add_typer(requests.app, name="requests", short_help="Look over requests, ask again, or drop them.")
+app.command("plan", short_help="Show what the next backup would be.")(plan.plan)
 app.command("list", short_help="List what is stored.")(listing.list_sets)
 app.command("show", short_help="Show one set.")(show.show)
+app.command("ls", short_help="List what is in a set.")(ls.ls)
+app.command("cat", short_help="Print a file of a set.")(cat.cat)
+app.command("diff", short_help="Show what changed between two sets.")(diff.diff)
+app.command("mount", short_help="Show a set as a read-only file system.")(mount.mount)
 app.command("restore", short_help="Bring a set back, or single paths of it.")(restore.restore)
 app.command("verify", short_help="Read what is stored again.")(verify.verify)
+app.command("expire", short_help="Let go of what retention no longer wants.")(expire.expire)
+app.command("keep", short_help="Pin a set against expiry.")(keep.keep)
+app.command("release", short_help="Take a pin away.")(release.release)
 app.command("status", short_help="Show what runs and what waits.")(status.status)
 app.command("doctor", short_help="Check everything a worker needs.")(doctor.doctor)
 app.command("schema", short_help="Print the JSON Schema of a format.")(schema.schema)

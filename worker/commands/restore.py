@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -38,6 +39,7 @@ def restore(
     from worker import restore as restoring
     from worker.app import open_catalog
     from worker.commands.progress import MeterControl, meter
+    from worker.events import ExitCode
 
     cancelled = session.cancel_on_signals()
     loaded = session.load(ctx)
@@ -53,6 +55,7 @@ def restore(
         shown.begin(f"restore {stored.backup_id}")
         restored, chain = restoring.restore(catalog, stored, target, paths, MeterControl(shown, cancelled))
     took = timedelta(seconds=time.monotonic() - began)
+    exit_code = ExitCode.PARTIAL if restored.warnings else ExitCode.DONE
     if as_json:
         console.json_line(
             {
@@ -63,16 +66,20 @@ def restore(
                 "bytes": restored.bytes_out,
                 "bytes_read": restored.bytes_read,
                 "seconds": round(took.total_seconds(), 3),
+                "warnings": list(restored.warnings),
+                "exit_code": exit_code,
             }
         )
-        return 0
+        return exit_code
+    for warning in restored.warnings:
+        console.note(f"{console.paint('warning:', 'warn', sys.stderr)} {console.clean(warning)}")
     console.out(
         f"{console.paint('restored', 'good')}: {console.many(restored.files, 'file')}, "
         f"{console.size(restored.bytes_out)} into {console.clean(str(target))} in {console.duration(took)}"
     )
     levels = f"{console.many(len(chain), 'set')} (levels {chain[0].level} to {chain[-1].level})"
     console.out(f"  read    {console.size(restored.bytes_read)} from store {stored.store.name}, {levels}")
-    return 0
+    return exit_code
 
 
 def _relative(path: bytes) -> bytes:

@@ -53,13 +53,15 @@ def _schema(which: Format, name: str | None) -> dict[str, Any]:
 
             return json_schema()
         case Format.MANIFEST:
+            from config.descriptions import described
             from worker.manifest import Manifest
 
-            return {**Manifest.model_json_schema(), "title": "holdfast manifest"}
+            return {**described(Manifest).model_json_schema(), "title": "holdfast manifest"}
         case Format.EVENT:
+            from config.descriptions import described
             from worker.events import Event
 
-            return {**Event.model_json_schema(), "title": "holdfast event"}
+            return {**described(Event).model_json_schema(), "title": "holdfast event"}
         case Format.HANDLER:
             return _handler(name)
 
@@ -67,13 +69,17 @@ def _schema(which: Format, name: str | None) -> dict[str, Any]:
 def _request() -> JsonSchemaValue:
     from pydantic import TypeAdapter
 
+    from config.descriptions import described
     from worker.intake.wire import CloudEvent, PlainRequest
 
+    for model in (CloudEvent, PlainRequest):
+        described(model)
     either: TypeAdapter[CloudEvent | PlainRequest] = TypeAdapter(CloudEvent | PlainRequest)
     return {**either.json_schema(), "title": "holdfast request"}
 
 
 def _handler(name: str | None) -> JsonSchemaValue:
+    from config.descriptions import described
     from handlers import registry
 
     known = ", ".join(registry.names())
@@ -82,4 +88,4 @@ def _handler(name: str | None) -> JsonSchemaValue:
     if name not in registry.names():
         raise Usage(f"unknown handler {name!r}", hint=f"installed: {known}")
     options = registry.load(name).Options
-    return {**options.model_json_schema(), "title": f"options of a plan with handler {name}"}
+    return {**described(options).model_json_schema(), "title": f"options of a plan with handler {name}"}

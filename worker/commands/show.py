@@ -15,6 +15,8 @@ from worker.commands.summary import place, problems
 if TYPE_CHECKING:
     from worker.catalog import StoredSet
     from worker.manifest import Manifest
+    from worker.pins import DamagedPin, Pin
+    from worker.verified import Verification
 
 AllProblems = Annotated[bool, typer.Option("--problems", help="Name every problem that the manifest lists.")]
 
@@ -25,6 +27,7 @@ def show(
     """Show one set: its manifest in words, its chain, its problems, and how to restore it without Holdfast."""
     from worker.app import open_catalog
     from worker.levels import ChainBroken
+    from worker.verified import verifications
 
     settings = session.load(ctx).settings
     catalog = open_catalog(settings)
@@ -36,6 +39,8 @@ def show(
         chain = catalog.chain(stored)
     except ChainBroken as error:
         broken = error
+    pins, damaged_pins = _pins(stored)
+    verification = verifications(stored.store, stored.name.plan).get(stored.backup_id)
     if as_json:
         console.json_line(
             {
@@ -44,17 +49,44 @@ def show(
                 "path": where,
                 "chain": [link.backup_id for link in chain],
                 "chain_error": broken.message if broken else None,
+                "pins": [{"pin": pin.name, "kept": pin.kept, "by": pin.by, "reason": pin.reason} for pin in pins],
+                "verified": {"depth": verification.depth, "at": verification.at} if verification else None,
             }
         )
     else:
-        _tell(stored, chain, where, all_problems=all_problems)
-    if broken is not None:
-        console.error(broken.message, broken.hint)
-        return broken.exit_code
-    return 0
+        _tell(stored, chain, where, _said_of_it(pins, verification), all_problems=all_problems)
+    damage = [*([broken] if broken is not None else []), *(pin.error for pin in damaged_pins)]
+    for found in damage:
+        console.error(found.message, found.hint)
+    return damage[0].exit_code if damage else 0
 
 
-def _tell(stored: StoredSet, chain: Sequence[StoredSet], where: str, *, all_problems: bool) -> None:
+def _pins(stored: StoredSet) -> tuple[Sequence[Pin], Sequence[DamagedPin]]:
+    """The pins of the set, and those of its plan that may be."""
+    from worker.pins import DamagedPin, Pin, all_pins
+
+    found = sorted(all_pins(stored.store, stored.name.plan), key=lambda pin: pin.name)
+    return (
+        [pin for pin in found if isinstance(pin, Pin) and pin.backup_id == stored.backup_id],
+        [pin for pin in found if isinstance(pin, DamagedPin)],
+    )
+
+
+def _said_of_it(pins: Sequence[Pin], verification: Verification | None) -> Sequence[tuple[str, str]]:
+    """What became of the set after it was made."""
+    kept = [f"{pin.name} ({console.when(pin.kept)}, {pin.by}{f': {pin.reason}' if pin.reason else ''})" for pin in pins]
+    verified = f"{verification.depth}, {console.when(verification.at)}" if verification else "not known"
+    return ("kept as", "\n".join(kept)), ("verified", verified)
+
+
+def _tell(
+    stored: StoredSet,
+    chain: Sequence[StoredSet],
+    where: str,
+    said_of_it: Sequence[tuple[str, str]],
+    *,
+    all_problems: bool,
+) -> None:
     manifest = stored.manifest
     counts = manifest.counts
     console.out(
@@ -73,6 +105,7 @@ def _tell(stored: StoredSet, chain: Sequence[StoredSet], where: str, *, all_prob
             ("files", f"{counts.files:,}"),
             ("bytes", f"{console.size(counts.bytes_in)} read, {console.size(counts.bytes_out)} stored"),
             ("where", where),
+            *said_of_it,
             ("reason", manifest.reason or ""),
             ("labels", " ".join(f"{name}={value}" for name, value in manifest.labels.items())),
             ("request", manifest.request_id),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,6 +92,7 @@ def _verify_one(
         verifying.verify(catalog, item, depth, scratch, control)
     except HoldfastError as problem:
         error = problem
+    _note(item, depth, error)
     took = timedelta(seconds=time.monotonic() - began)
     verdict = "ok" if error is None else "damaged" if isinstance(error, IntegrityError) else "not verified"
     if as_json:
@@ -118,6 +119,27 @@ def _verify_one(
     return error.exit_code if error is not None else 0
 
 
+def _note(item: StoredSet | Damaged, depth: Depth, error: HoldfastError | None) -> None:
+    """Have the store remember what was found; whoever may only read a store verifies it all the same."""
+    from loguru import logger
+
+    from handlers.tools.clock import system_clock
+    from worker.verified import forget_verified, note_verified
+
+    try:
+        if error is None:
+            note_verified(item.store, item.name, depth, system_clock())
+        elif isinstance(error, IntegrityError):
+            forget_verified(item.store, item.name)
+    except HoldfastError as trouble:
+        logger.warning(
+            "verified_not_noted",
+            set=str(item.name),
+            error=str(trouble),
+            next="retention does not know of this verification",
+        )
+
+
 def _all_of(catalog: Catalog, plan: str) -> Sequence[StoredSet | Damaged]:
     from handlers.contract import PlanName
 
@@ -137,8 +159,9 @@ def _parents_first(item: StoredSet | Damaged) -> tuple[str, int, str]:
 @contextmanager
 def _scratch(wanted: Path | None, state_dir: Path) -> Iterator[Path]:
     """A directory with nothing but a lock in it, removed afterwards."""
-    import shutil
     import tempfile
+
+    from handlers.tools.removal import remove_tree
 
     own = state_dir / "scratch"
     room = wanted or (own if os.access(own, os.W_OK | os.X_OK) else None)
@@ -150,4 +173,5 @@ def _scratch(wanted: Path | None, state_dir: Path) -> Iterator[Path]:
         with Lock.try_hold(directory / VERIFY_LOCK) or nullcontext():
             yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            remove_tree(directory)
