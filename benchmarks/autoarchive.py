@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.harness import Run, measured
 
 VERSION = "2.1.1"
-PYTHONS = ("python3.13", "python3.12")
+PYTHONS = ("python3.12", "python3.13")
 """It does not run on older ones."""
 HOME = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "holdfast-bench" / f"autoarchive-{VERSION}"
 ITS_TAR = "tar --create --file=out.tar.gz --gzip --listed-incremental=aa.snar --directory=tree ."
@@ -23,16 +23,20 @@ def program() -> Path | None:
     found = HOME / "bin" / "aa"
     if found.exists():
         return found
-    for name in PYTHONS:
-        python = shutil.which(name)
-        if python is None:
-            continue
+    for python in pythons():
         made = subprocess.run([python, "-m", "venv", "--clear", str(HOME)], check=False, capture_output=True)
         pip = [str(HOME / "bin/pip"), "install", "--quiet", f"autoarchive=={VERSION}"]
         if made.returncode == 0 and subprocess.run(pip, check=False, capture_output=True).returncode == 0:
             return found
     shutil.rmtree(HOME, ignore_errors=True)
     return None
+
+
+def pythons() -> Iterator[str]:
+    """Those on PATH, and those that pyenv keeps."""
+    yield from filter(None, map(shutil.which, PYTHONS))
+    for name in PYTHONS:
+        yield from map(str, Path.home().glob(f".pyenv/versions/{name.removeprefix('python')}.*/bin/{name}"))
 
 
 def level0(place: Path) -> tuple[str, Callable[[], Run]]:

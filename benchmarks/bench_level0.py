@@ -20,7 +20,17 @@ import orjson
 from benchmarks import autoarchive
 from benchmarks.harness import HOLDFAST, MIB, Run, backup, forget, paired, real_tree, shell, workplace, write_config
 
-ZSTD = {"tar | zstd -T0 -3": "tar -C tree -cf - . | zstd -q -T0 -3 -f -o out && sync out"}
+_ZSTD = "zstd -q -T0 -3 -f -o out && sync out"
+_AS_OURS = (
+    "--format=posix -g snar --no-check-device --numeric-owner --sparse --xattrs --acls -vv --full-time --utc"
+    " --block-number --quoting-style=c --index-file=index --warning=no-new-directory"
+)
+ZSTD = {
+    "tar | zstd -T0 -3": f"tar -C tree -cf - . | {_ZSTD}",
+    "tar with snapshot, access lists and index | zstd -T0 -3": (
+        f"rm -f snar && tar -C tree {_AS_OURS} -cf - . | {_ZSTD} && sync snar index"
+    ),
+}
 GZIP = {
     "tar | pigz": "tar -C tree -cf - . | pigz >out && sync out",
     "tar czf": "tar -C tree -czf out . && sync out",

@@ -18,9 +18,9 @@ from config.load import Loaded
 from config.problems import ConfigError
 from config.settings import Settings
 from handlers.errors import HoldfastError
-from handlers.tools import tar
+from handlers.tools import tar, tar_reach
 from handlers.tools.codecs import Codec
-from handlers.tools.tar_engine import Internal, engine
+from handlers.tools.tar_engine import Internal, engine, has_gnu_tar
 from handlers.tools.tar_options import TarOptions
 from worker import plans
 from worker.app import open_catalog, open_journal, open_stores
@@ -57,6 +57,7 @@ def all_checks(load: Callable[[], Loaded]) -> Iterator[Check]:
     """Every check, as each is done; with a configuration that cannot be used only those that need none."""
     yield _packages()
     yield _tar()
+    yield from _reach()
     yield _codecs()
     try:
         loaded = load()
@@ -118,6 +119,20 @@ def _tar() -> Check:
     except HoldfastError as error:
         return Check(name="tar", verdict=Verdict.WARN, message=error.message, hint=error.hint)
     return _ok("tar", f"GNU tar {version}, {shutil.which(tar.PROGRAM)}")
+
+
+def _reach() -> Iterator[Check]:
+    if not has_gnu_tar():
+        return
+    if tar_reach.is_held(tar.PROGRAM):
+        yield _ok("tar's reach", "tar can open nothing but the subject")
+    else:
+        yield Check(
+            name="tar's reach",
+            verdict=Verdict.WARN,
+            message="whoever may write to a subject can have tar archive what is outside of it",
+            hint="it takes Landlock (Linux 5.13 or later), and a tar that is no script and has no rights of its own",
+        )
 
 
 def _codecs() -> Check:

@@ -14,9 +14,10 @@ from typing import Literal
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from worker.manifest import Counts, Manifest
+from worker.manifest import Counts, Manifest, ProblemRecord
 
 TYPE_PREFIX = "holdfast.backup."
+TOLD_PROBLEMS = 10
 CONTENT_TYPE = "application/cloudevents+json"
 
 
@@ -89,7 +90,9 @@ class EventData(BaseModel):
     verified: str | None = None
     """How deep it was checked after the commit: none, checksums or deep."""
     problem_counts: dict[str, int] = {}
-    """Files that are not in the set as they should be, by kind; the manifest names them."""
+    """Files that are not in the set as they should be, by kind."""
+    problems: tuple[ProblemRecord, ...] = ()
+    """The first ten of them; the manifest has more."""
     warnings: tuple[str, ...] = ()
     """Sentences worth a look this week."""
     error: str | None = None
@@ -176,6 +179,7 @@ def stored(manifest: Manifest, *, digest: str, store: str, verified: str, warnin
         stores=(store,),
         verified=verified,
         problem_counts=manifest.problem_counts,
+        problems=manifest.problems[:TOLD_PROBLEMS],
         warnings=manifest.warnings + warnings,
         labels=manifest.labels,
         started=manifest.started,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
 
@@ -165,11 +165,15 @@ class _Expiry:
     def remove(self, order: Sequence[Manifest]) -> None:
         """Remove these sets in this order, or spare them. If we die inside, the next expiry finds our notes."""
         todo = [manifest.id for manifest in order]
+        at_once = BATCH
         while todo:
-            batch = todo[:BATCH]
+            batch = todo[:at_once]
+            # Where none is done: so slow a store, or so long a sleep, that others may soon take our note for a dead
+            # one's. A slow disk may still be quick enough for fewer.
             done = self._remove_batch(batch)
-            if not done:
-                # So slow a store, or so long a sleep, that others may soon take our note for a dead one's.
+            if not done and len(batch) > 1:
+                at_once = max(1, len(batch) // 4)
+            elif not done:
                 self._spare(
                     batch[0], "the store is too slow to be sure that nobody keeps it; the next expiry tries again"
                 )
@@ -185,6 +189,9 @@ class _Expiry:
                 if not self._store.put_note(self._plan, EXPIRING, backup_id, self._mark, replace=False):
                     self._spare(backup_id, "another expiry is at it")
             self._spare_what_is_wanted(batch)
+            if not self.spared.keys().isdisjoint(batch):
+                # Whoever keeps one of them waits for our note to go, and not as long as the rest may take.
+                self._drop_own_notes(self.spared)
             for backup_id in batch:
                 self._checkpoint()
                 if time.monotonic() > deadline:
@@ -207,9 +214,9 @@ class _Expiry:
         self.removed.add(backup_id)
         logger.info("set_expired", store=self._store.name, plan=self._plan, backup_id=backup_id)
 
-    def _drop_own_notes(self) -> None:
+    def _drop_own_notes(self, among: Container[str] | None = None) -> None:
         for name, content in self._store.notes(self._plan, EXPIRING).items():
-            if content == self._mark and name != self._leaving:
+            if content == self._mark and name != self._leaving and (among is None or name in among):
                 self._store.drop_note(self._plan, EXPIRING, name)
 
     def _spare_what_is_wanted(self, batch: Sequence[BackupId]) -> None:

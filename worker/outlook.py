@@ -15,6 +15,7 @@ from worker.app import open_stores, zone_of
 from worker.catalog import Catalog, Damaged, StoredSet
 from worker.levels import ChainBroken, Choice, choose, live_chain
 from worker.manifest import Manifest
+from worker.parents import nothing_on_expiring
 from worker.plan import Plan
 from worker.windows import opens_at
 
@@ -77,13 +78,13 @@ def look_ahead(loaded: Loaded, wanted: PlanName | None = None) -> Iterator[Outlo
             continue
         plan = enabled[name]
         now = system_clock()
+        opens = opens_at(plan.hours, now, zone_of(settings)) if plan.hours else now
         try:
-            found = list(catalog.look(plan.store, name))
+            outlook = _outlook(plan, list(catalog.look(plan.store, name)), now, opens)
         except HoldfastError as error:
             yield StoreAway(plan=plan, error=error)
             continue
-        opens = opens_at(plan.hours, now, zone_of(settings)) if plan.hours else now
-        yield _outlook(plan, found, now, opens)
+        yield outlook
 
 
 def _outlook(plan: Plan, found: Sequence[StoredSet | Damaged], now: datetime, opens: datetime | None) -> Outlook:
@@ -92,9 +93,10 @@ def _outlook(plan: Plan, found: Sequence[StoredSet | Damaged], now: datetime, op
         chain = live_chain(made, now=now)
     except ChainBroken:
         chain = ()  # the choice says what is wrong with it
+    choice = choose("auto", made, scope=plan.scope, max_level=plan.highest_level, policy=plan.levels, now=now)
     return Outlook(
         plan=plan,
-        choice=choose("auto", made, scope=plan.scope, max_level=plan.highest_level, policy=plan.levels, now=now),
+        choice=nothing_on_expiring(choice, made, plan.store, plan.name),
         chain=chain,
         damaged=[item for item in found if isinstance(item, Damaged)],
         opens=opens,

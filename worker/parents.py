@@ -7,16 +7,18 @@ such notes: so at least one of the two sees the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
+from handlers.contract import PlanName
 from handlers.errors import TemporaryError
 from worker.catalog import Catalog, StoredSet
-from worker.levels import ChainBroken
+from worker.levels import ChainBroken, Choice
 from worker.manifest import Manifest
 from worker.pins import EXPIRING
-from worker.stores.protocol import SetMissing
+from worker.retention import built_upon, parents_of
+from worker.stores.protocol import SetMissing, Store
 
 
 class ParentGone(TemporaryError):
@@ -29,6 +31,21 @@ class ParentGone(TemporaryError):
             f"set {new.parent}, which level {new.level} of plan {new.plan} builds on, was expired while it was made",
             retry_after=timedelta(),
         )
+
+
+def nothing_on_expiring(choice: Choice, made: Sequence[Manifest], store: Store, plan: PlanName) -> Choice:
+    """The choice, or a full backup where an expiry says that it takes away something that the level would build on.
+
+    Whether that expiry is alive nobody can tell: the note of a dead one stays until the next expiry of the plan, and a
+    level that is made on it would be taken back each time. Raises StoreUnavailable or StoreRefused.
+    """
+    if choice.parent is None:
+        return choice
+    expiring = store.notes(plan, EXPIRING)
+    leaving = sorted(built_upon(parents_of(made), [choice.parent.id]) & expiring.keys())
+    if not leaving:
+        return choice
+    return Choice(level=0, parent=None, reason=f"set {leaving[0]}, to build upon, is being expired")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from worker.journal.protocol import Entry
 from worker.levels import Choice
 from worker.manifest import Counts, Manifest, PartRecord, ProblemRecord
 from worker.plan import Plan, Surroundings
-from worker.stores.protocol import SetName
+from worker.stores.protocol import SetMissing, SetName
 
 EMPTY = "the subject is empty"
 
@@ -23,8 +23,7 @@ def write_up(
 
     Raises SubjectUnreadable where parts of the subject are missing, and the plan wants all of it or nothing.
     """
-    siblings = around.catalog.sets(plan.store, plan.name)
-    last = siblings[-1] if siblings else None
+    last, last_digest = _last(plan, around)
     request = entry.request
     parts = tuple(PartRecord.of(part) for part in made.parts)
     return Manifest(
@@ -48,12 +47,12 @@ def write_up(
         excluded=made.excluded,
         problems=tuple(ProblemRecord(kind=p.kind, path=p.path, detail=p.detail) for p in made.problems),
         problem_counts={kind.value: count for kind, count in made.problem_counts.items()},
-        warnings=_warnings(made, last.manifest if last else None),
+        warnings=_warnings(made, last),
         tools=dict(made.tools),
         labels={**request.data.labels, **plan.labels},
         reason=request.data.reason,
         config_digest=around.config_digest,
-        previous=manifest.digest(plan.store.read(last.name, manifest.MANIFEST)) if last else None,
+        previous=last_digest,
     )
 
 
@@ -65,6 +64,16 @@ def chain_documents(new: Manifest, plan: Plan, around: Surroundings) -> list[Map
         chain = around.catalog.chain(around.catalog.read(plan.store, parent))
         older = tuple(stored.manifest for stored in chain)
     return [item.model_dump(mode="json") for item in (*older, new)]
+
+
+def _last(plan: Plan, around: Surroundings) -> tuple[Manifest | None, str | None]:
+    """The plan's newest set with its manifest's digest; nothing where there is none."""
+    for stored in reversed(around.catalog.sets(plan.store, plan.name)):
+        try:
+            return stored.manifest, manifest.digest(plan.store.read(stored.name, manifest.MANIFEST))
+        except SetMissing:
+            continue  # expired in this moment; the new set is none the worse
+    return None, None
 
 
 def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:

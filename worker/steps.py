@@ -28,7 +28,7 @@ from worker.journal.protocol import Entry
 from worker.lease import Lease, LeasedControl
 from worker.levels import Choice, LevelRefused, choose, newest
 from worker.lifecycle import State, Step
-from worker.parents import expiry_of_parents_is_temporary, require_parents
+from worker.parents import expiry_of_parents_is_temporary, nothing_on_expiring, require_parents
 from worker.plan import Plan, Surroundings
 from worker.set_record import chain_documents, write_up
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
@@ -152,6 +152,8 @@ class Work:
     def _look_again(self, subject: StoredSet, depth: Depth, control: Control) -> None:
         if depth == "none":
             return
+        if self._entry.request.data.operation == "verify":
+            self._around.catalog.chain(subject)
         try:
             self._gently(lambda: check_parts(subject, control))
         except IntegrityError:
@@ -259,10 +261,13 @@ class Work:
                 hint="every request needs an id of its own",
             )
         if self._entry.attempt > 1 and stored.manifest.host == self._around.node and not by_another:
-            return State.STORED  # we made it ourselves, and died before we could write that down
+            # We made it ourselves, and died before we could write that down; perhaps before we looked at its parents.
+            require_parents(self._around.catalog, stored)
+            return State.STORED
         # Whoever made it may have died before it was verified, and this may be the only answer the caller gets.
         depth: Depth = "none" if self._plan.verify == "none" else "checksums"
         if depth != "none":
+            self._around.catalog.chain(stored)
             self._gently(lambda: check_parts(stored, self._control(Step.VERIFY)))
         return events.duplicate(facts(self._around.catalog, self._plan.store, self._name, verified=depth))
 
@@ -281,6 +286,7 @@ class Work:
             policy=self._plan.levels,
             now=self._around.clock(),
         )
+        choice = nothing_on_expiring(choice, made, self._plan.store, self._plan.name)
         limit = self._plan.handler.max_level(self._plan.options)
         if limit is not None and choice.level > limit:
             raise LevelRefused(

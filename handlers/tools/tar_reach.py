@@ -39,6 +39,12 @@ def within(argv: Sequence[str], root: Path, names: Sequence[str], scratch: Path)
     return confine.reading(argv, [top, *elsewhere, scratch.resolve(), *needed])
 
 
+def is_held(program: str) -> bool:
+    """Whether this program would be kept to the subject here."""
+    path = shutil.which(program)
+    return path is not None and confine.is_possible() and _needed(path) is not None
+
+
 @cache
 def _needed(path: str) -> tuple[Path, ...] | None:
     """What this program opens for reading when it starts; None unless it runs with nothing else."""

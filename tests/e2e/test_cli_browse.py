@@ -171,7 +171,7 @@ def test_what_cannot_be_shown_is_one_clear_error(
 
 
 def test_what_changed_is_told(album: Album) -> None:
-    """Added, removed, renamed, changed in what; exit code 1. Directories do not count as changed for what is in them."""
+    """Added, removed, renamed, changed in what; exit code 1. A directory is not changed by what is in it."""
     lines = album.workshop.lines("diff", album.ids[0], album.ids[1], expect=1)
 
     assert {(line["change"], line["path"], *line.get("what", ())) for line in lines} == {

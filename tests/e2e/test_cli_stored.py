@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.workshop import Workshop, wait_for
+from tests.workshop.histories import made
+from tests.workshop.stocked import stock
+from worker.stores.local import LocalStore
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +277,50 @@ def test_what_a_killed_trial_restore_left_is_removed_by_the_next_worker(workshop
     assert living.wait(60) == 0
     assert list(scratch.glob(".verify-*")) == []
     workshop.close()
+
+
+def test_a_store_that_is_away_hides_no_other(workshop: Workshop) -> None:
+    """What the others have is listed; the exit code and the error tell of the one that nobody can look at."""
+    made = workshop.backup()
+    away = workshop.top / "away"
+    text = workshop.config.read_text().replace("\nplans:", f"\n  far: {{kind: local, path: {away}}}\nplans:")
+    workshop.config.write_text(text)
+
+    done = workshop.run("list")
+    orphans = workshop.run("list", "--orphans")
+
+    assert done.returncode == 7
+    assert made in done.stdout
+    assert str(away) in done.stderr
+    assert [each["backup_id"] for each in workshop.lines("list", expect=7)] == [made]
+    assert orphans.returncode == 7
+    assert str(away) in orphans.stderr
+    assert "no orphans" not in orphans.stderr
+
+
+def test_a_set_is_shown_although_its_parent_is_damaged(workshop: Workshop) -> None:
+    """What its own manifest says can be read all the same."""
+    workshop.backup()
+    level_1 = workshop.backup()
+    parent = next(path for path in workshop.sets() if path.name != level_1)
+    (parent / "manifest.json").chmod(0o600)
+    (parent / "manifest.json").write_text("{")
+
+    done = workshop.run("show", level_1)
+
+    assert done.returncode == 6
+    assert "after level 0" in done.stdout
+    assert parent.name in done.stderr
+
+
+def test_a_long_history_is_listed_and_so_is_what_builds_on_itself(workshop: Workshop) -> None:
+    """Drawing the chains takes no longer for each set the more there are."""
+    store = LocalStore("main", workshop.store)
+    stock(store, *(made(f"c{n}", n % 100, f"c{n - 1}" if n % 100 else None) for n in range(1000)))
+    stock(store, made("x1", 1, "x2"), made("x2", 1, "x1"))
+
+    done = workshop.run("list", "web")
+
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 1 + 1000 + 2
+    assert " x1 " in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -229,7 +228,7 @@ def test_the_second_wall_holds_without_the_first(place: Place, name: str) -> Non
 def names_and_content(place: Place) -> Any:
     """Of the outside what Landlock protects: modes and times it does not."""
     tree, siblings = outside_of(place)
-    return {path: (stat.S_IFMT(about[0]), about[4], about[6]) for path, about in tree.items()}, siblings
+    return {path: (facts.type, facts.content, facts.target, facts.shares) for path, facts in tree.items()}, siblings
 
 
 LISTED = b'block %d: %s  0/0  1 2026-11-21 03:29:00 "./%s"\n'

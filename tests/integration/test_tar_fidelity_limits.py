@@ -75,6 +75,8 @@ def test_what_is_deeper_than_path_max_is_named_and_the_rest_comes_back(
     at_depth(subject, [DEEP_NAME] * 10, lambda at: written(at, b"reached"))
     at_depth(subject, [DEEP_NAME] * 20, lambda at: written(at, b"not reached"))
 
+    plan.back_up()
+    (subject / "new").write_text("new")
     produced = plan.back_up()
 
     found = restore(plan, plan.sets, tmp_path / "restored")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, timedelta
@@ -288,3 +289,33 @@ def test_too_slow_a_store_removes_nothing(store: Store) -> None:
     assert gone(done) == []
     assert "too slow" in why(done, "s3")[0]
     assert store.notes(PLAN, EXPIRING) == {}
+
+
+def test_slow_store_removes_fewer_at_once(store: Store) -> None:
+    """What is too slow for a batch may do for a few sets: an old disk must not fill up for that."""
+    stock(store, *(made(f"t{n}", 0, finished=HISTORY[0].finished - timedelta(days=n + 1)) for n in range(26)))
+
+    def slow(call: str) -> None:
+        if call == "put_note":
+            time.sleep(0.03)
+
+    done = expired(watched(store, slow), dead_after=timedelta(seconds=1))
+
+    assert len(gone(done)) == 29
+    assert there(store) == {"s4"}
+
+
+def test_whoever_keeps_a_set_in_time_does_not_wait_for_the_others(store: Store) -> None:
+    """The note on a set that stays goes before the rest of the batch is removed."""
+    seen: list[set[str]] = []
+    first = iter([True])
+
+    def look(call: str) -> None:
+        if call == "put_note" and next(first, False):
+            stock(store, made("s9", 1, "s1"))
+        if call == "expire":
+            seen.append(set(store.notes(PLAN, EXPIRING)))
+
+    expired(watched(store, look))
+
+    assert seen == [{"s2", "s3"}, {"s2"}]

@@ -123,8 +123,10 @@ def _chosen(tree: Photograph) -> list[bytes]:
 
 
 def tell_as_nobody(place: Path, kinds: Iterable[str]) -> Story:
-    """The same by another user, who is nobody; needs root. The directories above place must be open to all."""
+    """The same by another user, who is nobody; needs root. The directories above place are opened for all to enter."""
     place.chmod(0o777)
+    for above in list(place.parents)[:-2]:
+        above.chmod(above.stat().st_mode | 0o011)
     written = place / "story"
     script = f"from {__name__} import _as_nobody; _as_nobody({os.fspath(place)!r}, {[*kinds]})"
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=Path(__file__).parents[2])

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from handlers.errors import HoldfastError
 from worker.commands import console, session
 from worker.commands.console import Cell
 from worker.commands.options import JsonOption, OptionalPlanArgument, OrphansOption
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from worker.catalog import Damaged, StoredSet
+    from handlers.contract import PlanName
+    from worker.catalog import Catalog, Damaged, StoredSet
     from worker.pins import DamagedPin
     from worker.stores.protocol import SetName
 
@@ -41,8 +43,8 @@ def list_sets(
 
         return list_orphans(settings, catalog, plan, as_json=as_json)
     wanted = PlanName(plan) if plan is not None else None
-    found = [item for store in catalog.stores_of(wanted) for item in catalog.look(store, wanted)]
-    if plan is not None and not found:
+    found, away = _look(catalog, wanted)
+    if plan is not None and not (found or away):
         _require_known(settings, plan)
     readable = [item for item in found if isinstance(item, StoredSet)]
     damaged = [item for item in found if isinstance(item, Damaged)]
@@ -56,11 +58,25 @@ def list_sets(
         rows = [(*_row(item, lead), *_mark(item, kept)) for item, lead in _tree(readable)]
         rows += [(*_damaged_row(item), *_mark(item, kept)) for item in damaged]
         console.table((*_HEAD, "kept as") if kept else _HEAD, rows)
-    else:
+    elif not away:
         console.note("no backups yet")
-    for error in [*(item.error for item in damaged), *(pin.error for pin in damaged_pins)]:
+    for error in [*away, *(item.error for item in damaged), *(pin.error for pin in damaged_pins)]:
         console.error(error.message, error.hint)
+    if away:
+        return away[0].exit_code
     return 6 if damaged or damaged_pins else 0
+
+
+def _look(catalog: Catalog, plan: PlanName | None) -> tuple[list[StoredSet | Damaged], list[HoldfastError]]:
+    """What is in the stores, and why some of them cannot be looked at: those do not hide the others."""
+    found: list[StoredSet | Damaged] = []
+    away: list[HoldfastError] = []
+    for store in catalog.stores_of(plan):
+        try:
+            found += catalog.look(store, plan)
+        except HoldfastError as error:
+            away.append(error)
+    return found, away
 
 
 def _pins(found: Sequence[StoredSet | Damaged]) -> tuple[Kept, Sequence[DamagedPin]]:
@@ -97,20 +113,27 @@ def _order(stored: StoredSet) -> tuple[str, str, object, str]:
 def _tree(readable: Sequence[StoredSet]) -> Iterator[tuple[StoredSet, str]]:
     """Plan by plan, each set below the one it builds on, with the lines that lead to it."""
     in_order = sorted(readable, key=_order)
-    here = {(stored.store.name, stored.name) for stored in in_order}
+    here = {_key(stored, stored.backup_id) for stored in in_order}
     children: dict[tuple[str, str, str], list[StoredSet]] = {}
     tops: list[StoredSet] = []
     for stored in in_order:
         parent = stored.manifest.parent
-        if parent is not None and any(
-            store == stored.store.name and name.plan == stored.name.plan and name.backup_id == parent
-            for store, name in here
-        ):
-            children.setdefault((stored.store.name, stored.manifest.plan, parent), []).append(stored)
+        if parent is not None and _key(stored, parent) in here:
+            children.setdefault(_key(stored, parent), []).append(stored)
         else:
             tops.append(stored)
+    drawn = set()
     for top in tops:
-        yield from _branch(top, children, lead="", last=True, top=True)
+        for stored, lead in _branch(top, children, lead="", last=True, top=True):
+            drawn.add(_key(stored, stored.backup_id))
+            yield stored, lead
+    # What somebody made build on itself, in a circle, is below nothing.
+    yield from ((stored, "") for stored in in_order if _key(stored, stored.backup_id) not in drawn)
+
+
+def _key(stored: StoredSet, backup_id: str) -> tuple[str, str, str]:
+    """A set of the same plan and store."""
+    return stored.store.name, stored.manifest.plan, backup_id
 
 
 def _branch(
@@ -126,7 +149,7 @@ def _branch(
     while waiting:
         item, indent, is_last, is_top = waiting.pop()
         yield item, "" if is_top else f"{indent}{'└ ' if is_last else '├ '}"
-        below = children.get((item.store.name, item.manifest.plan, item.backup_id), ())
+        below = children.get(_key(item, item.backup_id), ())
         further = "" if is_top else f"{indent}{'  ' if is_last else '│ '}"
         for at, child in reversed(list(enumerate(below))):
             waiting.append((child, further, at == len(below) - 1, False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,11 +38,12 @@ def list_orphans(settings: Settings, catalog: Catalog, plan: str | None, *, as_j
     """Show it, with the sets of any plan that cannot be restored because what they build on is missing."""
     from worker.orphans import broken
 
-    found = list(_orphaned(settings, catalog, plan))
+    found, away = _orphaned(settings, catalog, plan)
     rest = _leftovers(settings, plan)
     torn = [
         (store, stored, reason)
         for store in catalog.stores_of(None)
+        if store.name not in away
         for stored, reason in broken(catalog, store, _name(plan))
         if stored.manifest.plan in settings.plans
     ]
@@ -55,9 +56,9 @@ def list_orphans(settings: Settings, catalog: Catalog, plan: str | None, *, as_j
         _say(found, rest)
         for store, stored, reason in torn:
             console.out(console.clean(f"set {stored.name} in {store.name} cannot be restored: {reason}"))
-        if not (found or rest or torn):
+        if not (found or rest or torn or away):
             console.note("no orphans")
-    return _say_errors(found)
+    return _say_errors(found, away)
 
 
 def expire_orphans(
@@ -75,14 +76,15 @@ def expire_orphans(
     from worker.overview import running
 
     _require_orphans(settings, plan)
-    found = list(_orphaned(settings, catalog, plan))
+    found, away = _orphaned(settings, catalog, plan)
     rest = _leftovers(settings, plan)
     if as_json and dry_run:
         _say_json(found, rest)
     elif not as_json:
         _say(found, rest)
     if not (found or rest):
-        console.note("no orphans")
+        if not away:
+            console.note("no orphans")
     elif not dry_run:
         if not (yes or session.confirmed(_question(found))):
             console.note("nothing was removed")
@@ -97,7 +99,7 @@ def expire_orphans(
                 busy.add(of)
         for working in sorted(busy):
             console.note(f"a process works on plan {working} right now: what it left stays")
-    return _say_errors(found)
+    return _say_errors(found, away)
 
 
 def _question(found: Sequence[_Orphaned]) -> str:
@@ -141,21 +143,35 @@ def _name(plan: str | None) -> PlanName | None:
     return None if plan is None else PlanName(plan)
 
 
-def _orphaned(settings: Settings, catalog: Catalog, wanted: str | None) -> Iterator[_Orphaned]:
+def _orphaned(
+    settings: Settings, catalog: Catalog, wanted: str | None
+) -> tuple[Sequence[_Orphaned], Mapping[str, HoldfastError]]:
+    """What there is, and why stores, by name, cannot be looked at: those do not hide the others."""
+    found: list[_Orphaned] = []
+    away: dict[str, HoldfastError] = {}
+    for store in catalog.stores_of(None):
+        try:
+            found += _orphaned_in(store, settings, catalog, wanted)
+        except HoldfastError as error:
+            away[store.name] = error
+    return found, away
+
+
+def _orphaned_in(store: Store, settings: Settings, catalog: Catalog, wanted: str | None) -> Iterator[_Orphaned]:
     from handlers.errors import IntegrityError
     from worker import orphans
 
-    for store, plan in orphans.plans(catalog.stores_of(None), settings.plans):
+    for of, plan in orphans.plans([store], settings.plans):
         if wanted in {None, plan}:
             verdicts: Sequence[Verdict] = ()
             error: HoldfastError | None = None
             try:
-                verdicts = orphans.judge(catalog, store, plan, node=settings.node)
+                verdicts = orphans.judge(catalog, of, plan, node=settings.node)
             except IntegrityError as problem:
                 error = problem
-            notes = orphans.notes(store, plan)
+            notes = orphans.notes(of, plan)
             if verdicts or notes or error:
-                yield _Orphaned(store=store, plan=plan, verdicts=verdicts, notes=notes, error=error)
+                yield _Orphaned(store=of, plan=plan, verdicts=verdicts, notes=notes, error=error)
 
 
 def _leftovers(settings: Settings, wanted: str | None) -> Sequence[Leftover]:
@@ -198,9 +214,9 @@ def _say_json(found: Sequence[_Orphaned], rest: Sequence[Leftover]) -> None:
         console.json_line({"what": what, "plan": leftover.plan, "path": str(leftover.path)})
 
 
-def _say_errors(found: Sequence[_Orphaned]) -> int:
+def _say_errors(found: Sequence[_Orphaned], away: Mapping[str, HoldfastError]) -> int:
     """Say what nobody can tell; the exit code."""
-    errors = [item.error for item in found if item.error is not None]
+    errors = [*away.values(), *(item.error for item in found if item.error is not None)]
     for error in errors:
         console.error(error.message, error.hint)
     return errors[0].exit_code if errors else 0

@@ -25,19 +25,19 @@ def show(
     ctx: typer.Context, backup: BackupArgument, as_json: JsonOption = False, all_problems: AllProblems = False
 ) -> int:
     """Show one set: its manifest in words, its chain, its problems, and how to restore it without Holdfast."""
+    from handlers.errors import IntegrityError
     from worker.app import open_catalog
-    from worker.levels import ChainBroken
     from worker.verified import verifications
 
     settings = session.load(ctx).settings
     catalog = open_catalog(settings)
     stored = catalog.find(backup)
     where = place(settings, stored.store.name, stored.manifest.plan, stored.backup_id)
-    broken: ChainBroken | None = None
+    broken: IntegrityError | None = None
     chain: Sequence[StoredSet] = ()
     try:
         chain = catalog.chain(stored)
-    except ChainBroken as error:
+    except IntegrityError as error:  # a set of the chain is missing, or its manifest is damaged
         broken = error
     pins, damaged_pins = _pins(stored)
     verification = verifications(stored.store, stored.name.plan).get(stored.backup_id)
