@@ -6,10 +6,11 @@ Pure. Field by field in `docs/formats.md`; `holdfast schema manifest` prints the
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from handlers.contract import BackupId, Frames, Part, PlanName
 from handlers.errors import IntegrityError
@@ -18,6 +19,19 @@ FORMAT: Literal[1] = 1
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 GUIDE = "RESTORE.md"
+EMPTY = "the subject is empty"
+"""How the warning on a set begins that has nothing in it."""
+
+
+def _in_every_zone(moment: datetime) -> datetime:
+    # The first and the last day of the calendar are beyond it in some time zone, and every look at them would fail.
+    if not 1 < moment.year < 9999:
+        raise ValueError(f"{moment.isoformat()} is no date")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_every_zone)]
+"""When something happened, as a store has it: a moment that can be told in any time zone."""
 
 
 class _Record(BaseModel):
@@ -116,9 +130,9 @@ class Manifest(_Record):
     """How often the plan has begun its levels again since level 0 of the chain."""
     host: str
     """The node that made it."""
-    started: AwareDatetime
+    started: Moment
     """When the subject began to be read."""
-    finished: AwareDatetime
+    finished: Moment
     """When the last part was written."""
     outcome: Literal["succeeded", "partial"]
     """`partial`: some content that the plan asked for could not be read; see `problems`."""
@@ -154,6 +168,11 @@ class Manifest(_Record):
     def plan_name(self) -> PlanName:
         """The plan's name, typed."""
         return PlanName(self.plan)
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether there was nothing in the subject, as if something were not mounted."""
+        return any(text.startswith(EMPTY) for text in self.warnings)
 
     def encode(self) -> bytes:
         """The file's bytes: indented JSON with a final newline, the same for the same manifest."""

@@ -18,12 +18,13 @@ from datetime import datetime, timedelta
 
 import orjson
 from loguru import logger
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from config.settings import NAME_PATTERN
 from handlers.contract import BackupId, PlanName
 from handlers.errors import IntegrityError, PermanentError, TemporaryError
 from worker.catalog import Catalog, SetNotFound, StoredSet
+from worker.manifest import Moment
 from worker.stores.protocol import SetName, Store, StoreUnavailable
 
 PINS = "pins"
@@ -64,7 +65,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     backup_id: str = Field(min_length=1)
-    kept: AwareDatetime
+    kept: Moment
     by: str
     reason: str | None = None
 

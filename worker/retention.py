@@ -1,7 +1,8 @@
 """Decides which sets of a plan stay and which go.
 
 Pure. A set stays if any rule wants it; `docs/retention.md` has the rules with a worked example. Numbers count
-*complete* sets: those that are not partial, can be restored with their whole chain, and are not dated in the future.
+*complete* sets: those that are not partial, can be restored with their whole chain, are not dated in the future, and
+have something in them: a disk that is not mounted must not push out what was on it.
 Any other only stands in where a rule finds nothing better: it neither counts nor takes a complete set's place.
 """
 
@@ -81,7 +82,7 @@ def decide(
             wanted.setdefault(backup_id, []).append(reason)
 
     def unwanted(manifest: Manifest) -> Sequence[str]:
-        flaw = sets.broken.get(manifest.id) or ("partial" if manifest.outcome == "partial" else "")
+        flaw = sets.broken.get(manifest.id) or _flaw(manifest)
         return [*filter(None, (flaw,)), *(rule.turns_down(manifest) for rule in applied)]
 
     return with_chains(sets.every, wanted, unwanted)
@@ -188,9 +189,16 @@ def _sort_out(history: Sequence[Manifest], now: datetime, zone: tzinfo) -> _Sets
         every=every,
         past=past,
         broken=broken,
-        complete={each.id: each for each in past if each.outcome == "succeeded" and each.id not in broken},
+        complete={each.id: each for each in past if not _flaw(each) and each.id not in broken},
         wall={manifest.id: manifest.finished.astimezone(zone) for manifest in past},
     )
+
+
+def _flaw(manifest: Manifest) -> str:
+    """What keeps a set that can be restored from being complete."""
+    if manifest.outcome == "partial":
+        return "partial"
+    return "the subject was empty" if manifest.has_nothing else ""
 
 
 def _whatever_the_rules(

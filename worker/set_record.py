@@ -9,11 +9,9 @@ from handlers.contract import JSON, BackupId, Produced
 from worker import manifest, policy
 from worker.journal.protocol import Entry
 from worker.levels import Choice
-from worker.manifest import Counts, Manifest, PartRecord, ProblemRecord
+from worker.manifest import EMPTY, Counts, Manifest, PartRecord, ProblemRecord
 from worker.plan import Plan, Surroundings
 from worker.stores.protocol import SetMissing, SetName
-
-EMPTY = "the subject is empty"
 
 
 def write_up(
@@ -77,6 +75,11 @@ def _last(plan: Plan, around: Surroundings) -> tuple[Manifest | None, str | None
 
 
 def _warnings(made: Produced, last: Manifest | None) -> tuple[str, ...]:
-    if made.empty and last is not None and not any(text.startswith(EMPTY) for text in last.warnings):
-        return (f"{EMPTY}; it was not when set {last.backup_id} was made: is something not mounted?",)
-    return ()
+    # Each time, not only the first: retention knows by it that the set does not count.
+    if not made.empty:
+        return ()
+    if last is None:
+        return (f"{EMPTY}: is something not mounted?",)
+    if last.has_nothing:
+        return (f"{EMPTY}, as it was when set {last.backup_id} was made: is something not mounted?",)
+    return (f"{EMPTY}; it was not when set {last.backup_id} was made: is something not mounted?",)

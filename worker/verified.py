@@ -13,9 +13,10 @@ from typing import Literal
 
 import orjson
 from loguru import logger
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from handlers.contract import BackupId, PlanName
+from worker.manifest import Moment
 from worker.stores.protocol import SetName, Store
 
 VERIFIED = "verified"
@@ -28,7 +29,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     depth: Literal["checksums", "deep"]
-    at: AwareDatetime
+    at: Moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

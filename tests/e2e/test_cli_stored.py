@@ -284,7 +284,7 @@ def test_a_store_that_is_away_hides_no_other(workshop: Workshop) -> None:
     made = workshop.backup()
     away = workshop.top / "away"
     text = workshop.config.read_text().replace("\nplans:", f"\n  far: {{kind: local, path: {away}}}\nplans:")
-    workshop.config.write_text(text)
+    workshop.config.write_text(text.replace("    handler: tar", "    handler: tar\n    store: main"))
 
     done = workshop.run("list")
     orphans = workshop.run("list", "--orphans")

@@ -28,6 +28,8 @@ from worker.manifest import (
 )
 
 SAMPLES = Path(__file__).parent / "samples"
+ANY_YEAR = [datetime(year, 1, 2, tzinfo=UTC).replace(tzinfo=None) for year in (2, 9998)]
+"""The first and the last date of a manifest, whatever the time zone."""
 PARTS = st.builds(
     PartRecord,
     name=st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=9),
@@ -43,8 +45,8 @@ MANIFESTS = st.builds(
     backup_id=TEXTS,
     request_id=TEXTS,
     request_digest=st.binary(min_size=32, max_size=32).map(bytes.hex),
-    started=st.datetimes(timezones=st.just(UTC)),
-    finished=st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9, minutes=-30))])),
+    started=st.datetimes(*ANY_YEAR, timezones=st.just(UTC)),
+    finished=st.datetimes(*ANY_YEAR, timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9, minutes=-30))])),
     parts=st.lists(PARTS, max_size=3).map(tuple),
     counts=st.builds(Counts, files=st.integers(0, 2**53), bytes_in=st.integers(0, 2**53), bytes_out=st.just(1)),
     problems=st.lists(st.builds(ProblemRecord, kind=TEXTS, path=TEXTS, detail=TEXTS), max_size=2).map(tuple),
@@ -132,6 +134,15 @@ def test_rubbish_is_no_manifest(content: bytes) -> None:
     """Zeros after a power cut, half a file, another file."""
     with pytest.raises(IntegrityError, match=r"manifest\.json"):
         decode(content, name="manifest.json")
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_date_that_not_every_zone_has_is_damage(moment: str) -> None:
+    """Who looks at it with another time zone would fail in ways that nobody expects."""
+    content = json.loads((SAMPLES / "manifest-1.json").read_bytes())
+
+    with pytest.raises(IntegrityError, match=r"manifest\.json"):
+        decode(json.dumps({**content, "finished": moment}).encode(), name="manifest.json")
 
 
 @given(cut=st.integers(min_value=0, max_value=10_000))

@@ -8,6 +8,7 @@ from config.retention import Retention
 from handlers.contract import BackupId
 from handlers.errors import PermanentError
 from tests.workshop.bench import WEB, Bench, asked, raising
+from tests.workshop.handlers import TextOptions
 from worker.events import EventData, Word
 from worker.manifest import MANIFEST
 from worker.pins import PINS
@@ -111,3 +112,16 @@ def test_a_verified_set_is_noted_in_its_store(bench: Bench) -> None:
     outcome = full(bench, 0)
 
     assert verified(bench.store, WEB) == {outcome.backup_id: bench.now}
+
+
+def test_a_disk_that_is_not_mounted_pushes_nothing_out(bench: Bench) -> None:
+    """However many backups of nothing there are, those with something in them stay, as many as the rules want."""
+    bench.retention = Retention(latest=2)
+    bench.wire()
+    ids = {full(bench, number).backup_id for number in range(2)}
+    bench.options = TextOptions(files=0)
+    bench.wire()
+
+    empty = [full(bench, number).backup_id for number in range(2, 7)]
+
+    assert stored(bench) == ids | set(empty[-2:])

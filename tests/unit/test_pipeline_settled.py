@@ -144,7 +144,9 @@ def test_empty_subject_after_a_full_one_is_a_warning(bench: Bench) -> None:
     assert unchanged.warnings == ()
     assert len(data.warnings) == 1
     assert "not mounted" in data.warnings[0]
-    assert bench.run(asked("r4"), "r4").warnings == ()
+    again = [bench.run(asked(request_id), request_id) for request_id in ("r4", "r5")]
+    assert "as it was when set r3" in again[0].warnings[0]
+    assert "as it was when set r4" in again[1].warnings[0]
 
 
 def test_nobody_needs_to_watch(bench: Bench) -> None:

@@ -238,16 +238,18 @@ gaps = st.sampled_from([timedelta(), -2 * DAY, HOUR / 3, 5 * HOUR, DAY, 9 * DAY,
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Manifest]:
-    """Levels on levels, partial ones, lost ones, impossible ones, wrong clocks, a few in the future."""
+    """Levels on levels, partial ones, empty ones, lost ones, impossible ones, wrong clocks, a few in the future."""
     sets: list[Manifest] = []
     when = NOW + draw(st.sampled_from([timedelta(), 10 * DAY]))
-    steps = draw(st.lists(st.tuples(gaps, st.integers(0, 3), st.booleans(), st.booleans()), max_size=12))
-    for number, (gap, below, partial, strange) in enumerate(steps):
+    flaws = st.sampled_from(["", "", "partial", "empty"])
+    steps = draw(st.lists(st.tuples(gaps, st.integers(0, 3), flaws, st.booleans()), max_size=12))
+    for number, (gap, below, flaw, strange) in enumerate(steps):
         parent = sets[-below] if 0 < below <= len(sets) else None
         level = parent.level + 1 if parent else 0
-        outcome = "partial" if partial else "succeeded"
+        outcome = "partial" if flaw == "partial" else "succeeded"
         strangely = 7 if strange and gap > DAY else level
-        sets.append(made(f"s{number}", strangely, parent.backup_id if parent else None, finished=NOW, outcome=outcome))
+        on = parent.backup_id if parent else None
+        sets.append(made(f"s{number}", strangely, on, finished=NOW, outcome=outcome, empty=flaw == "empty"))
         when -= gap
     moments = [when := when + gap for gap, *_ in steps]
     sets = [each.model_copy(update={"finished": moment}) for each, moment in zip(sets, moments, strict=True)]
@@ -287,7 +289,7 @@ def test_whatever_the_rules_what_must_stay_stays(
     assert {each.backup_id for each in history if each.finished > NOW or each.id in marked["pins"]} <= stays
     past = [verdict.manifest for verdict in verdicts if verdict.manifest.finished <= NOW]
     restorable = [each for each in past if each.id not in broken]
-    complete = [each.backup_id for each in restorable if each.outcome == "succeeded"]
+    complete = [each.backup_id for each in restorable if each.outcome == "succeeded" and not each.has_nothing]
     assert set(complete[: rules["minimum"]]) <= stays
     assert {each.backup_id for each in restorable[:1]} <= stays
     sound = [each.backup_id for each in restorable if each.id in marked["verified"]]

@@ -54,7 +54,14 @@ def test_verification_that_proved_wrong_is_forgotten(store: MemoryStore) -> None
 
 
 @pytest.mark.parametrize(
-    "content", [b"\0", b"{}", b'{"depth":"none","at":"2026-11-21T12:00:00Z"}', b'{"depth":"deep"}']
+    "content",
+    [
+        b"\0",
+        b"{}",
+        b'{"depth":"none","at":"2026-11-21T12:00:00Z"}',
+        b'{"depth":"deep"}',
+        b'{"depth":"deep","at":"0001-01-01T00:00:00Z"}',
+    ],
 )
 def test_damaged_note_counts_as_none(store: MemoryStore, content: bytes) -> None:
     """Which is said once, however many there are; the next verification mends it."""

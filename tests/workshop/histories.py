@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from config.levels import Levels
 from handlers.contract import BackupId
 from worker.levels import Choice, Wanted, choose
-from worker.manifest import Counts, Manifest
+from worker.manifest import EMPTY, Counts, Manifest
 
 SCOPE = "0" * 64
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,6 +25,7 @@ def made(
     outcome: str = "succeeded",
     bytes_out: int = 1000,
     restarts: int = 0,
+    empty: bool = False,
 ) -> Manifest:
     """A manifest; without a time s2 is a minute later than s1."""
     when = finished or BEGAN + timedelta(minutes=int(name[1:]))
@@ -47,6 +48,7 @@ def made(
             "outcome": outcome,
             "counts": Counts(files=1, bytes_in=bytes_out, bytes_out=bytes_out),
             "parts": (),
+            "warnings": (f"{EMPTY}: is something not mounted?",) if empty else (),
             "config_digest": "0" * 64,
         }
     )

@@ -8,7 +8,8 @@
     stays  s3  2026-11-20 03:00 +0100  1<s2  verified        | daily: newest of 2026-11-20 (1 of 2)
     goes   s1  2026-11-18 03:00 +0100  0     partial         | partial; daily: 2026-11-18 is not among the last 2 days
 
-A set has a name, the time it was finished, its level with its parent, and marks: `partial`, `verified`, `pin=NAME`.
+A set has a name, the time it was finished, its level with its parent, and marks: `partial`, `empty`, `verified`,
+`pin=NAME`.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def read_case(text: str) -> Case:
                 parent or None,
                 finished=datetime.fromisoformat(f"{day} {time}{offset}"),
                 outcome="partial" if "partial" in marked else "succeeded",
+                empty="empty" in marked,
             )
         )
         marks[BackupId(name)] = " ".join(marked)
