@@ -46,16 +46,19 @@ def look(top: int, names: Sequence[bytes], is_left_out: Callable[[bytes], bool],
     What is left out is not looked at, nor what is below another mount point. A file that we may not ask about is
     skipped.
     """
-    before = blocks_read()
     looked = cold = 0
+    cold_directories = False
     for _ in range(_DESCENTS):
-        in_memory = _any_file(top, choose.choice(names), is_left_out, choose)
+        before = blocks_read()
+        path = _any_file(top, choose.choice(names), is_left_out, choose)
+        cold_directories = cold_directories or blocks_read() > before
+        in_memory = None if path is None else _in_memory(top, path)
         if in_memory is not None:
             looked += 1
             cold += not in_memory
         if cold >= _COLD_FILES or looked >= _FILES:
             break
-    return Cold(files=cold >= min(_COLD_FILES, max(1, looked)), directories=blocks_read() > before)
+    return Cold(files=cold >= min(_COLD_FILES, max(1, looked)), directories=cold_directories)
 
 
 @contextmanager
@@ -70,8 +73,8 @@ def directory(top: int, path: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _any_file(top: int, path: bytes, is_left_out: Callable[[bytes], bool], choose: random.Random) -> bool | None:
-    """Whether a file somewhere below path is in memory; None where the way down ended without one."""
+def _any_file(top: int, path: bytes, is_left_out: Callable[[bytes], bool], choose: random.Random) -> bytes | None:
+    """A file with content somewhere below path; None where the way down ended without one."""
     try:
         device = os.fstat(top).st_dev
         for _ in range(_MAX_DEPTH):
@@ -79,28 +82,29 @@ def _any_file(top: int, path: bytes, is_left_out: Callable[[bytes], bool], choos
             if found.st_dev != device:
                 return None
             if stat.S_ISREG(found.st_mode):
-                return _in_memory(top, path) if found.st_blocks else None
+                return path if found.st_blocks else None
             if not stat.S_ISDIR(found.st_mode):
                 return None
             with directory(top, path) as descriptor, os.scandir(descriptor) as entries:
-                below = [os.fsencode(entry.name) for entry in islice(entries, _ENTRIES)]
-            below = [name for name in (joined(path, name) for name in below) if not is_left_out(name)]
-            if not below:
-                return None
-            path = choose.choice(below)
-    except OSError:
+                below = [joined(path, os.fsencode(entry.name)) for entry in islice(entries, _ENTRIES)]
+            path = choose.choice([name for name in below if not is_left_out(name)])
+    except (OSError, IndexError):
         pass
     return None
 
 
 def _in_memory(top: int, path: bytes) -> bool | None:
-    descriptor = os.open(path, FILE_FLAGS, dir_fd=top)
+    """Whether it is; None for a file that we may not ask about."""
+    try:
+        descriptor = os.open(path, FILE_FLAGS, dir_fd=top)
+    except OSError:
+        return None
     before = blocks_read()
     try:
         # A fast disk may have answered before the kernel looks whether it would have to wait.
         return os.preadv(descriptor, [bytearray(1)], 0, os.RWF_NOWAIT) > 0 and blocks_read() == before
     except OSError:
-        # It would have to wait; or the filesystem cannot tell, as most on the network cannot.
+        # It would have to wait; or the filesystem cannot tell, as many on the network cannot.
         return False
     finally:
         os.close(descriptor)

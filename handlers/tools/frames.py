@@ -116,16 +116,15 @@ class FrameWriter:
         self,
         source: int | RawReadable,
         *,
-        on_bytes: Callable[[int], None] | None = None,
         on_piece: Callable[[memoryview], None] | None = None,
         checkpoint: Callable[[], None] | None = None,
     ) -> int:
         """Take all that the source gives until its end; returns how many bytes that was.
 
-        A descriptor is read without a copy; a pipe is widened to 1 MiB. `on_bytes` is told the length of each read,
-        `on_piece` shown what was read, which it must not keep.
-        `checkpoint` is called between reads, twice a second while a descriptor is silent or `out` is busy; whatever it
-        raises aborts the writer, as every error does. For an object without descriptor a silent source delays it.
+        A descriptor is read without a copy; a pipe is widened to 1 MiB. `on_piece` is shown what was read each time;
+        it must not keep that. `checkpoint` is called between reads, twice a second while a descriptor is silent or
+        `out` is busy; whatever it raises aborts the writer, as every error does. For an object without descriptor a
+        silent source delays it.
         """
         read = reading(source)
         total = 0
@@ -144,8 +143,6 @@ class FrameWriter:
                     on_piece(room[:count])
                 self._advance(count)
                 total += count
-                if on_bytes is not None:
-                    on_bytes(count)
 
     def close(self, *, checkpoint: Callable[[], None] | None = None) -> FrameStats:
         """Finish: on return `out` has taken the last frame and all threads have ended. Harmless when repeated."""

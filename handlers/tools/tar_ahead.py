@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -132,7 +132,7 @@ class ReadAhead:
                 self._read_ahead(top)
             finally:
                 os.close(top)
-        self._listening = False
+        self._listen_no_more()
 
     def _read_ahead(self, top: int) -> None:
         excluded = Excluded(self._exclude)
@@ -151,6 +151,9 @@ class ReadAhead:
         lists = []
         size = 0
         for path, value in self._directories():
+            # Nothing marked, as in most directories of most levels: to take a million names apart is not free.
+            if value[:1] != b"Y" and b"\0Y" not in value:
+                continue
             entries = tar_dumpdir.parse(value).entries.split(b"\0")
             marked = b"\0".join(entry[1:] for entry in entries if entry[:1] == b"Y")
             if marked:
@@ -158,8 +161,14 @@ class ReadAhead:
                 size += len(path) + len(marked)
             if size > _MAX_LIST_BYTES or self._stop.is_set():
                 break
-        self._listening = False
+        self._listen_no_more()
         return lists
+
+    def _listen_no_more(self) -> None:
+        self._listening = False
+        with suppress(Empty):
+            while True:
+                self._taken.get_nowait()
 
     def _directories(self) -> Iterator[tuple[bytes, bytes]]:
         window = Window(self._pieces())

@@ -51,9 +51,12 @@ def _needed(path: str) -> tuple[Path, ...] | None:
     program = Path(path).resolve()
     if _is_privileged(program):
         return None
+    env = shutil.which("env") or shutil.which("env", path=os.defpath)
+    if env is None:
+        return None
     # The dynamic linker of glibc then only names what it would load; ld.so(8). By `env`, lest it be taken for a wish to
     # know about the launcher of `run`.
-    listed = run(["env", "LD_TRACE_LOADED_OBJECTS=1", path]).stdout
+    listed = run([env, "LD_TRACE_LOADED_OBJECTS=1", path]).stdout
     libraries = (Path(os.fsdecode(name)).resolve() for name in _LIBRARY.findall(listed))
     needed = (program, *libraries, *map(Path, ("/etc/ld.so.cache", "/etc/ld.so.preload", "/proc/filesystems")))
     version = [path, "--version"]

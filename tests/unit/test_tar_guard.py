@@ -254,7 +254,7 @@ def test_headers_written_anew_say_what_they_should(changes: dict[bytes, bytes], 
 
 
 def test_the_guard_is_not_what_a_restore_waits_for() -> None:
-    """Sixty thousand members a second are wanted; half of it is asked for, since others use this machine too."""
+    """Sixty thousand members a second are wanted; half of it is asked for, whatever the machine."""
     records = [MTIME, (b"atime", b"1795234078.34749811"), (b"ctime", b"1795234078.347537148")]
     one = b"".join(member(b"./d/name%03d" % number, content=b"x" * 100, pax=records) for number in range(1000))
     chunks = [TOP + directory(b"./d/"), *[one] * 60, bytes(1024)]
@@ -262,9 +262,10 @@ def test_the_guard_is_not_what_a_restore_waits_for() -> None:
 
     for _ in range(3):
         guard = Guard(iter(chunks), NOWHERE)
-        started = time.perf_counter()
+        # Of this thread's own: others use this machine too.
+        started = time.thread_time()
         for _chunk in guard.passed():
             pass
-        best = max(best, guard.members / (time.perf_counter() - started))
+        best = max(best, guard.members / (time.thread_time() - started))
 
     assert best > 30_000, f"{best:,.0f} members/s"

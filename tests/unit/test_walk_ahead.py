@@ -62,6 +62,15 @@ def test_goes_through_no_link_in_the_middle_of_a_path(top: int, tmp_path: Path) 
     assert looked_at(top, b"d/link/far") == set()
 
 
+def test_ends_when_there_is_nothing_to_read(top: int) -> None:
+    """All of it was made a moment ago, and is in memory: to look at it costs more than it can win."""
+    seen: list[bytes] = []
+
+    walk_ahead(top, [b"."], lambda path: bool(seen.append(path)), lambda: False, threads=1, warm_entries=2)
+
+    assert seen == [b"a", b"d"] or seen == [b"d", b"a"]
+
+
 def test_ends_when_it_is_over(top: int) -> None:
     """GNU tar is through with the directories: looking ahead of it is of no use any more."""
     assert looked_at(top, is_over=lambda: True) == set()

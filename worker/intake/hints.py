@@ -85,7 +85,8 @@ class DirectoryHints:
         logging.getLogger(_OVERFLOW_LOGGER).removeHandler(self._overflow)
         if self._observer is not None:
             self._observer.stop()
-            self._observer.join()
+            if self._observer.is_alive():  # Ctrl-C may have come before it was started
+                self._observer.join()
             self._observer = None
         self._watched.clear()
 
