@@ -210,6 +210,8 @@ class Restored:
     """Bytes read from the store."""
     warnings: tuple[str, ...] = ()
     """A sentence on each kind of thing that could not be brought back as it was; empty when everything was."""
+    notes: tuple[str, ...] = ()
+    """A sentence on what is as an older set has it, because a newer one could not read it. Only of single paths."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +259,8 @@ class Entry(NamedTuple):
     """For the handler. Hard links to one file have the same place, whatever their names."""
     missing: ProblemKind | None = None
     """Why no set has it although the directory had it: it could not be read, is a socket, or went away meanwhile."""
+    outdated: ProblemKind | None = None
+    """Why it is as an older set has it, `held_by`, although it may have changed since: the same reasons."""
 
 
 class Contents(Protocol):

@@ -121,6 +121,8 @@ class Names:
             if self.loose and (parent := parent_of(path)) != implied:
                 implied = parent
                 self._add_implied(gathered, path)
+        if first:
+            self.loose = directories  # all that the plan names is unchanged
         if len(links):
             self._add_links(gathered, links, targets)
         return gathered

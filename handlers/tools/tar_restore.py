@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from handlers.contract import Control, Progress, Restored, SetReader
+from handlers.contract import Control, Progress, Restored, SetReader, printable
 from handlers.errors import PermanentError
 from handlers.tools.removal import remove_below
 from handlers.tools.tar_access import take_away
@@ -19,11 +19,12 @@ from handlers.tools.tar_engine import has_gnu_tar, require_gnu_tar
 from handlers.tools.tar_extract import Unset, extract
 from handlers.tools.tar_format import END
 from handlers.tools.tar_guard import MAX_PATH_BYTES, Guard, TooLong
-from handlers.tools.tar_index import Member, members
+from handlers.tools.tar_index import Member, members, places
 from handlers.tools.tar_lookup import TOP, Pick, Picks, find, requested_paths
-from handlers.tools.tar_moves import apply_moves, open_up, read_moves
+from handlers.tools.tar_moves import apply_moves, moves_between, open_up, read_moves
 from handlers.tools.tar_rewrite import rewritten
 from handlers.tools.tar_set import TarSet
+from handlers.tools.tar_troubles import Troubles
 
 __all__ = ["compare", "list_members", "restore_chain", "restore_paths"]
 
@@ -57,18 +58,31 @@ def _level_by_level(levels: Sequence[TarSet], target: Path, control: Control, *,
     attributes: dict[bytes, tuple[bytes, ...]] = {}
     for at, level in enumerate(levels):
         renames = None
+        kept: dict[bytes, tuple[bytes, ...]] = {}
         if at > 0:
             if os.geteuid() != 0:
                 open_up(target)
-            take_away(target, attributes)
+            kept = _of_closed(levels[at - 1], level, attributes)
+            take_away(target, {path: names for path, names in attributes.items() if path not in kept})
             renames = partial(_apply_renames, levels[at - 1], level, target)
         with closing(level.archive()) as archive:
             guard = Guard(archive, target, renames, of_any_length=not by_gnu)
             chunks = _reported(guard, level, restored, control)
             unset = extract(chunks, target, control, incremental=True, by_gnu=by_gnu)
         restored = _added(restored, guard, unset)
-        attributes = guard.directory_attributes
+        attributes = {**kept, **guard.directory_attributes}
     return _read(restored, levels)
+
+
+def _of_closed(
+    older: TarSet, newer: TarSet, attributes: Mapping[bytes, tuple[bytes, ...]]
+) -> dict[bytes, tuple[bytes, ...]]:
+    """The attributes of directories that could not be read, which the newer level leaves as they are."""
+    if not attributes or newer.problems() is None:
+        return {}
+    moves = moves_between(older, newer)
+    there = (moves.before(place.path) for place in places(newer.index()) if place.type == "d")
+    return {path: attributes[path] for path in attributes.keys() - {b"" if path == TOP else path for path in there}}
 
 
 def restore_paths(chain: Sequence[SetReader], target: Path, paths: Sequence[bytes], control: Control) -> Restored:
@@ -91,7 +105,8 @@ def restore_paths(chain: Sequence[SetReader], target: Path, paths: Sequence[byte
     nothing = Restored(files=0, bytes_out=0, bytes_read=0)
     chunks = _reported(guard, levels[-1], nothing, control)
     unset = extract(chunks, target, control, incremental=False, by_gnu=by_gnu)
-    return _read(_added(nothing, guard, unset), levels)
+    restored = _added(nothing, guard, unset)
+    return _read(replace(restored, notes=tuple(_notes(levels, picks, control.checkpoint))), levels)
 
 
 def list_members(chosen: SetReader) -> Iterator[Member]:
@@ -112,8 +127,7 @@ def _levels(chain: Sequence[SetReader]) -> list[TarSet]:
 
 
 def _is_long(chosen: Picks) -> bool:
-    picks = (*chosen.directories, *chosen.others, *chosen.links)
-    return any(len(pick.name) > MAX_PATH_BYTES for pick in picks)
+    return any(len(pick.name) > MAX_PATH_BYTES for pick in chosen)
 
 
 def _apply_renames(older: TarSet, newer: TarSet, target: Path) -> None:
@@ -124,8 +138,10 @@ def _apply_renames(older: TarSet, newer: TarSet, target: Path) -> None:
 
 def _gathered(levels: Sequence[TarSet], picks: Sequence[Picks]) -> Iterator[bytes]:
     """A small archive made of the picked members: directories from the top, then files, then what shares them."""
-    for pick in picks[-1].directories:
-        yield from _member(levels[-1], pick)
+    # Newest level first: a directory that an older one has is in one that the newer ones have.
+    for level, chosen in zip(reversed(levels), reversed(picks), strict=True):
+        for pick in chosen.directories:
+            yield from _member(level, pick)
     for level, chosen in zip(levels, picks, strict=True):
         for pick in (*chosen.others, *chosen.links):
             yield from _member(level, pick)
@@ -173,6 +189,23 @@ def _warnings(guard: Guard, unset: Unset) -> Iterator[str]:
         yield f"{unset.attributes} extended attributes could not be set, first: {unset.first}"
     elif unset.lists and guard.has_lists:
         yield f"access control lists could not be set, first: {unset.first}"
+
+
+def _notes(levels: Sequence[TarSet], picks: Sequence[Picks], checkpoint: Callable[[], None]) -> Iterator[str]:
+    """What could not be read since the level that it comes from, in one sentence."""
+    troubles = [Troubles(level) for level in levels]
+    count, first = 0, ""
+    for at, chosen in enumerate(picks):
+        since = [each for each in troubles[at + 1 :] if each]
+        for pick in chosen if since else ():
+            checkpoint()
+            why = next((reason for each in since if (reason := each.reason_above(pick.name)) is not None), None)
+            if why is not None:
+                count += 1
+                first = first or f"{printable(pick.name)!r} is as set {levels[at].name} has it ({why} since)"
+    if count:
+        more = f", and {count - 1} more are as older sets have them" if count > 1 else ""
+        yield first + more
 
 
 def _read(restored: Restored, levels: Sequence[TarSet]) -> Restored:

@@ -3,6 +3,9 @@
 A directory's list in the last level says which names there were. What a name was says the newest level that has it. A
 file in no level is either excluded (the list says that it is not in the archive) or missing (it should be).
 
+What a level could not read (unreadable, vanished, in a directory that was closed meanwhile) is as an older level has
+it, unless a list in between says that it was gone, or something else: so would a restore of the whole chain leave it.
+
 A level 0 that was made without lists (Python's `tarfile`) has in a directory what its index has there. The same goes
 for a directory that is no member, because the plan names only something below: nothing tells whether a file that the
 plan names is gone, so it is there as the newest level has it, as after a restore.
@@ -10,27 +13,26 @@ plan names is gone, so it is there as the newest level has it, as after a restor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from heapq import merge
 from itertools import chain as joined
 from itertools import groupby
-from typing import NamedTuple
-
-import orjson
 
 from handlers.contract import Entry, EntryType, ProblemKind, printable
 from handlers.errors import PermanentError
 from handlers.tools.sorted_lines import SortedLines, by_key
 from handlers.tools.tar_content import FileContent
+from handlers.tools.tar_directory import NO_MORE, Directory, Reading, states_of
 from handlers.tools.tar_dumpdir import DIRECTORY as SUBDIRECTORY
-from handlers.tools.tar_dumpdir import UNCHANGED
+from handlers.tools.tar_dumpdir import UNCHANGED, Dumpdir
 from handlers.tools.tar_format import Malformed, checked_path
-from handlers.tools.tar_index import Member, lines_of, member
-from handlers.tools.tar_lookup import TOP, parent_of
+from handlers.tools.tar_index import member
+from handlers.tools.tar_lookup import KEEPS_DIRECTORY, KEEPS_FILE, TOP, parent_of, uppers
 from handlers.tools.tar_moves import Moves, moves_between
 from handlers.tools.tar_names import DIRECTORY, END, Names, Record, Renaming, Scope
 from handlers.tools.tar_set import TarSet
+from handlers.tools.tar_troubles import Troubles
 
 _TYPES = {
     "-": EntryType.FILE,
@@ -41,11 +43,8 @@ _TYPES = {
     "b": EntryType.BLOCK_DEVICE,
     "c": EntryType.CHARACTER_DEVICE,
 }
-_REASONS = frozenset({ProblemKind.UNREADABLE, ProblemKind.VANISHED, ProblemKind.SOCKET, ProblemKind.UNKNOWN_TYPE})
-_NO_MORE = (b"", "")
-_GONE = -1
-_MAX_REASONS = 100_000
-"""Files of which is remembered why they are missing."""
+
+_DIRECTORY = DIRECTORY.encode()
 
 
 class TarTree:
@@ -56,7 +55,9 @@ class TarTree:
         self._last = len(levels) - 1
         self._checkpoint = checkpoint
         self._moved: dict[int, Moves] = {}
-        self._missing: dict[int, dict[str, ProblemKind]] = {}
+        self._troubles = [Troubles(level) for level in levels]
+        self._troubled = tuple(at for at in range(self._last, 0, -1) if self._troubles[at])
+        """Levels with problems that older ones may know more of, the newest first."""
         self._content: tuple[Entry, FileContent] | None = None
 
     @property
@@ -106,31 +107,45 @@ class TarTree:
         names = Names(self._levels[self._last], scope, stack, self._checkpoint)
         newest = names.of_last_level()
         gathered = [_numbered(self._last, newest)]
-        wanted = None if names.loose or scope.recursive else self._unchanged(scope, newest)
+        directories = names.loose or bool(self._troubled)
+        wanted = None if names.loose or scope.recursive else self._wanted(scope, newest)
         for at in range(self._last - 1, -1, -1):
             if wanted is not None and not wanted:
                 break
             older = Names(self._levels[at], scope, stack, self._checkpoint)
-            found = older.of_older_level(self._renaming(at), wanted, directories=names.loose)
+            found = older.of_older_level(self._renaming(at), wanted, directories=directories)
             gathered.append(_numbered(at, found))
             if wanted is not None:
                 wanted -= {_path(key) for key, _ in found}
+            elif not (names.loose or scope.recursive) and any(_is_file(record, scope.top) for record in found):
+                break
         return merge(*gathered, key=by_key)
 
-    def _unchanged(self, scope: Scope, names: SortedLines) -> set[bytes]:
-        """The paths that an older level has to tell of: what the directory, or the one above, says is unchanged."""
+    def _wanted(self, scope: Scope, names: SortedLines) -> set[bytes] | None:
+        """The paths that older levels have to tell of, by the lists of the directory and the one above; None for all.
+
+        That is what is unchanged, or all that is no member where the level could not read everything.
+        """
         wanted: set[bytes] = set()
+        heads: set[bytes] = set()
         for key, line in names:
             directory, _, name = key.partition(END)
             path = directory or TOP
-            if name or self._last == 0 or path not in {scope.top, parent_of(scope.top)}:
+            if name:
                 continue
-            head = member(line)
+            heads.add(path)
+            if self._last == 0 or path not in {scope.top, parent_of(scope.top)}:
+                continue
+            listed = self._list(Directory(path, {self._last: line}))
             only = None if path == scope.top else scope.top.rpartition(b"/")[2]
-            for each, state in self._states(_Directory(path, self._last, head), only):
-                if state == UNCHANGED:
+            for each, state in states_of(listed, only):
+                if state == UNCHANGED or self._troubled:
                     wanted.add(directory + b"/" + each if directory else each)
-        return wanted - {_path(key) for key, _ in names}
+        wanted -= {_path(key) for key, _ in names}
+        above = {TOP} if scope.top == TOP else {*uppers(scope.top)}
+        if self._troubled and (scope.top in wanted or above - heads):
+            return None
+        return wanted
 
     def _renaming(self, at: int) -> Renaming | None:
         """What was renamed since this level; None for nothing."""
@@ -150,74 +165,147 @@ class TarTree:
 
         return now
 
-    def _directories(self, records: Iterator[Record]) -> Iterator[tuple[_Directory, Iterator[Record]]]:
+    def _directories(self, records: Iterator[Record]) -> Iterator[tuple[Directory, Iterator[Record]]]:
         """Each directory with the records of the names in it."""
-        above: list[tuple[bytes, int | None]] = []
+        above: list[Directory] = []
         for folder, group in groupby(records, key=_folder):
-            head, rest = _headed(folder, group)
-            above = [(path, at) for path, at in above if not path or folder < path + b"0"]
-            upper = next((at for path, at in reversed(above) if at is not None and _is_above(path, folder)), None)
-            at = None if head is None else head[0]
-            if upper is not None and (upper == _GONE or (at is not None and at < upper)):
-                at = _GONE
-            listed = head if at != _GONE else None
-            above.append((folder, upper if at is None else at))
-            yield _Directory(folder or TOP, upper if at is None else at, listed and member(listed[1])), rest
+            heads, rest = _headed(folder, group)
+            above = [upper for upper in above if upper.path == TOP or folder < upper.path + b"0"]
+            upper = next((upper for upper in reversed(above) if upper.holds(folder)), None)
+            directory = Directory(folder or TOP, heads)
+            if upper is not None:
+                directory.since = self._since(directory, upper)
+                directory.reason = upper.reason
+            if self._troubled:
+                self._look_for_troubles(directory)
+            above.append(directory)
+            yield directory, rest
 
-    def _entries(self, directory: _Directory, records: Iterator[Record], only: bytes | None = None) -> Iterator[Entry]:
+    def _since(self, directory: Directory, upper: Directory) -> int:
+        """The oldest level whose names in this directory may still be there."""
+        if upper.is_gone:
+            return self._last + 1
+        oldest = min(directory.heads, default=self._last + 1)
+        name = directory.below(upper)
+        for at in range(self._last, upper.since, -1):
+            if at in directory.heads or at not in upper.heads:
+                continue
+            # Before its first level it was nowhere.
+            if at < oldest or self._state(upper, at, name, KEEPS_DIRECTORY) not in KEEPS_DIRECTORY:
+                return at
+        return upper.since
+
+    def _look_for_troubles(self, directory: Directory) -> None:
+        path = directory.path
+        directory.troubled = tuple(
+            at for at in self._troubled if self._renaming(at) is not None or self._troubles[at].concerns(path)
+        )
+        newest = directory.at
+        if newest is not None and newest < self._last:
+            own = (self._troubles[at].reason(path) for at in directory.troubled if at > newest)
+            directory.reason = next((reason for reason in own if reason is not None), directory.reason)
+        elif newest is not None:
+            directory.reason = None
+
+    def _state(self, directory: Directory, at: int, name: bytes, unlisted: Collection[str]) -> str:
+        """What a level's list says of a name, empty for nothing; one of `unlisted` where it has no list.
+
+        Cheap for names that are asked in order.
+        """
+        if at not in directory.lists:
+            head = member(directory.heads[at])
+            listed = self._levels[at].dumpdir_at(head.block, head.path)
+            directory.lists[at] = None if listed is None else Reading(listed)
+        reading = directory.lists[at]
+        return next(iter(unlisted)) if reading is None else reading.state(name)
+
+    def _entries(self, directory: Directory, records: Iterator[Record], only: bytes | None = None) -> Iterator[Entry]:
         """What was in a directory, sorted by name; or only the one of this name."""
-        if directory.at == _GONE:
+        if directory.is_gone:
             return
         prefix = b"" if directory.path == TOP else directory.path + b"/"
-        states = self._states(directory, only)
-        name, state = next(states, _NO_MORE)
+        listed = self._list(directory)
+        states = states_of(listed, only)
+        name, state = next(states, NO_MORE)
         for key, versions in groupby(records, key=by_key):
             found = key.rpartition(END)[2]
             if only is not None and found != only:
                 continue
             while state and name < found:
                 yield from self._unheld(directory, prefix + name, state)
-                name, state = next(states, _NO_MORE)
+                name, state = next(states, NO_MORE)
             is_listed = bool(state) and name == found
-            chosen = self._chosen(directory, versions, state if is_listed else "")
+            said = None if listed is None else state if is_listed else ""
+            chosen = self._chosen(directory, found, versions, said)
             if chosen is not None:
-                yield self._entry(prefix + found, chosen)
+                yield self._entry(prefix + found, chosen, self._outdated(directory, prefix + found, chosen[0], said))
             elif is_listed:
                 yield from self._unheld(directory, prefix + found, state)
             if is_listed:
-                name, state = next(states, _NO_MORE)
+                name, state = next(states, NO_MORE)
         while state:
             yield from self._unheld(directory, prefix + name, state)
-            name, state = next(states, _NO_MORE)
+            name, state = next(states, NO_MORE)
 
-    def _states(self, directory: _Directory, only: bytes | None) -> Iterator[tuple[bytes, str]]:
-        """The names in the directory's list, sorted. None where nothing depends on it."""
-        if directory.at is None or directory.head is None:
-            return iter(())
-        level = self._levels[directory.at]
-        if directory.at == 0 and level.problems() is None:
-            return iter(())  # everything is in the archive, or excluded
-        listed = level.dumpdir_at(directory.head.block, directory.head.path)
-        if listed is None:
-            return iter(())
-        if only is not None:
-            state = listed.state(only)
-            return iter(() if state is None else ((only, state),))
-        return listed.in_order()
+    def _list(self, directory: Directory) -> Dumpdir | None:
+        """The names in the directory by the newest level that has it. None where nothing depends on it."""
+        at = directory.at
+        if at is None or (at == 0 and not self._troubles[0]):
+            return None  # everything is in the archive, or excluded
+        head = member(directory.heads[at])
+        return self._levels[at].dumpdir_at(head.block, head.path)
 
-    def _chosen(self, directory: _Directory, versions: Iterator[Record], state: str) -> tuple[int, bytes] | None:
-        """The record that tells what a name is; None where no level has it."""
+    def _chosen(
+        self, directory: Directory, name: bytes, versions: Iterator[Record], said: str | None
+    ) -> tuple[int, bytes] | None:
+        """The record that tells what a name is; None where no level has it, or what had it was deleted."""
         implied: tuple[int, bytes] | None = None
+        chosen: tuple[int, bytes] | None = None
         for _, at, line in versions:
-            if directory.at is None:
-                if line:
-                    return at, line
-                implied = at, line
-            elif line and (at >= directory.at or (state == UNCHANGED and not _is_directory(line))):
-                return at, line
-        return implied
+            if line:
+                chosen = at, line
+                break
+            implied = implied or (at, line)
+        if chosen is None or (implied is not None and not _is_directory(chosen[1])):
+            chosen = implied
+        if chosen is None or chosen[0] < directory.since or not self._stayed(directory, name, chosen, said):
+            return None
+        return chosen
 
-    def _entry(self, path: bytes, chosen: tuple[int, bytes]) -> Entry:
+    def _stayed(self, directory: Directory, name: bytes, chosen: tuple[int, bytes], said: str | None) -> bool:
+        """Whether the lists since then leave it where it is. `said` is what the newest says, None without list."""
+        oldest, line = chosen
+        is_directory = not line or _is_directory(line)
+        keeps = KEEPS_DIRECTORY if is_directory else KEEPS_FILE
+        sure = False
+        for at in directory.heads:
+            if at <= oldest:
+                break
+            if at == directory.at:
+                state = UNCHANGED if said is None else said
+            else:
+                state = UNCHANGED if sure else self._state(directory, at, name, keeps)
+            if state not in keeps:
+                return False
+            # What is unchanged was there before, unless it only looks so because it could not be looked at.
+            sure = (
+                not is_directory and state == UNCHANGED and at not in directory.troubled and at - 1 in directory.heads
+            )
+        return True
+
+    def _outdated(self, directory: Directory, path: bytes, at: int, said: str | None) -> ProblemKind | None:
+        """Why a name is as an older level has it, if it may have changed since."""
+        if at == self._last:
+            return None
+        why = directory.reason
+        if directory.troubled:
+            since = (self._troubles[each].reason(path) for each in directory.troubled if each > at)
+            why = next((reason for reason in since if reason is not None), why)
+        if why is None and said not in {None, UNCHANGED} and directory.at is not None and at < directory.at:
+            return ProblemKind.OTHER
+        return why
+
+    def _entry(self, path: bytes, chosen: tuple[int, bytes], outdated: ProblemKind | None) -> Entry:
         at, line = chosen
         if not line:
             return Entry(path, EntryType.DIRECTORY)
@@ -236,34 +324,23 @@ class TarTree:
             content.device,
             self._levels[at].name,
             (at, content.block, content.path),
+            outdated=outdated,
         )
 
-    def _unheld(self, directory: _Directory, path: bytes, state: str) -> Iterator[Entry]:
+    def _unheld(self, directory: Directory, path: bytes, state: str) -> Iterator[Entry]:
         """What the directory had and no level has: nothing where it is excluded."""
         assert directory.at is not None
-        known = (self._reasons(at).get(printable(path)) for at in range(directory.at, -1, -1))
+        known = (self._troubles[at].reason(path) for at in range(self._last, -1, -1))
         why = next((reason for reason in known if reason is not None), None)
         if why is None and state == UNCHANGED:
             return
         kind = EntryType.DIRECTORY if state == SUBDIRECTORY else EntryType.UNKNOWN
         yield Entry(path, kind, missing=why or ProblemKind.OTHER)
 
-    def _reasons(self, at: int) -> dict[str, ProblemKind]:
-        """Why files are not in this level."""
-        if at not in self._missing:
-            reasons: dict[str, ProblemKind] = {}
-            for line in lines_of(self._levels[at].problems() or ()):
-                problem = orjson.loads(line)
-                kind = ProblemKind(problem["kind"])
-                if kind in _REASONS and len(reasons) < _MAX_REASONS:
-                    reasons[problem["path"]] = kind
-            self._missing[at] = reasons
-        return self._missing[at]
-
-    def _top(self, directory: _Directory) -> Entry:
-        if directory.at is None or directory.head is None:
+    def _top(self, directory: Directory) -> Entry:
+        if directory.at is None:
             return Entry(TOP, EntryType.DIRECTORY)
-        head = directory.head
+        head = member(directory.heads[directory.at])
         return Entry(
             TOP,
             EntryType.DIRECTORY,
@@ -273,16 +350,8 @@ class TarTree:
             head.gid,
             head.mtime_ns,
             held_by=self._levels[directory.at].name,
+            outdated=directory.reason,
         )
-
-
-class _Directory(NamedTuple):
-    """A directory whose names are being told."""
-
-    path: bytes
-    at: int | None
-    """The level whose list counts; None where it is a member of none; _GONE where it is not there any more."""
-    head: Member | None
 
 
 def _numbered(at: int, names: SortedLines) -> Iterator[Record]:
@@ -293,22 +362,23 @@ def _folder(record: Record) -> bytes:
     return record[0].partition(END)[0]
 
 
-def _headed(folder: bytes, records: Iterator[Record]) -> tuple[tuple[int, bytes] | None, Iterator[Record]]:
-    """The newest record of the directory itself, and the records of what is in it."""
-    head: tuple[int, bytes] | None = None
+def _headed(folder: bytes, records: Iterator[Record]) -> tuple[dict[int, bytes], Iterator[Record]]:
+    """The records of the directory itself by level, the newest first, and those of what is in it."""
+    heads: dict[int, bytes] = {}
     for record in records:
         if len(record[0]) > len(folder) + 1:
-            return head, joined((record,), records)
-        head = head or record[1:]
-    return head, iter(())
+            return heads, joined((record,), records)
+        heads.setdefault(record[1], record[2])
+    return heads, iter(())
 
 
-def _is_above(upper: bytes, folder: bytes) -> bool:
-    return (not upper and bool(folder)) or folder.startswith(upper + b"/")
+def _is_file(record: tuple[bytes, bytes], path: bytes) -> bool:
+    key, line = record
+    return _path(key) == path and bool(line) and not _is_directory(line)
 
 
 def _is_directory(line: bytes) -> bool:
-    return member(line.partition(END)[0]).type == DIRECTORY
+    return line[line.index(b": ") + 2 : line.index(b": ") + 3] == _DIRECTORY
 
 
 def _path(key: bytes) -> bytes:

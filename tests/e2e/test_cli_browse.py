@@ -242,6 +242,31 @@ def test_what_could_not_be_read_is_named(tmp_path: Path) -> None:
     assert "was there when set" in content.stderr
 
 
+def test_what_is_as_an_older_set_has_it_is_told(tmp_path: Path) -> None:
+    """With the reason, beside what is asked for; it is no error."""
+    workshop = Workshop(tmp_path)
+    album = Album(workshop)
+    album.back_up()
+    (workshop.subject / "index.html").write_text("<h1>newer</h1>\n")
+    (workshop.subject / "index.html").chmod(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.e2e.test_cli_browse.photograph", lambda top: {})
+        album.back_up(prefix=UNPRIVILEGED, expect=3)
+    words = f"is as set {album.ids[0]} has it (unreadable since)"
+
+    long = workshop.run("ls", "web", "-l")
+    content = workshop.run("cat", "web", "index.html")
+    restored = workshop.run("restore", "web", str(tmp_path / "back"), "--path", "index.html")
+
+    assert f"index.html  [as set {album.ids[0]} has it: unreadable since]" in long.stdout
+    (listed,) = (line for line in workshop.lines("ls", "web") if line["path"] == "index.html")
+    assert (listed["held_by"], listed["outdated"]) == (album.ids[0], "unreadable")
+    assert (content.returncode, restored.returncode) == (0, 0)
+    assert content.stdout == (tmp_path / "back" / "index.html").read_text() != "<h1>newer</h1>\n"
+    assert f"'index.html' {words}\n" in content.stderr
+    assert f"'index.html' {words}\n" in restored.stderr
+
+
 @pytest.mark.parametrize("arguments", [("ls", "-R"), ("cat", "sparse")])
 def test_a_reader_that_goes_away_is_no_error(album: Album, arguments: tuple[str, str]) -> None:
     """`holdfast cat ... | head -c 1`."""

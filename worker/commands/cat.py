@@ -20,7 +20,10 @@ def cat(ctx: typer.Context, backup: BackupArgument, path: PathArgument) -> int:
 
     catalog = open_catalog(session.load(ctx).settings)
     opened = open_set(catalog, catalog.find(backup))
-    for chunk in opened.contents.read(opened.file(path_of(os.fsencode(path)))):
+    entry = opened.file(path_of(os.fsencode(path)))
+    if entry.outdated is not None:
+        console.note(f"note: {path!r} is as set {entry.held_by} has it ({entry.outdated} since)")
+    for chunk in opened.contents.read(entry):
         if not console.raw(chunk):
             break
     return 0

@@ -81,5 +81,6 @@ def document(entry: Entry) -> dict[str, object]:
         "device": entry.device,
         "held_by": entry.held_by,
         "missing": entry.missing,
+        "outdated": entry.outdated,
     }
     return found | {name: value for name, value in more.items() if value is not None}

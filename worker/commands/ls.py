@@ -89,6 +89,8 @@ def _tell(found: Iterator[tuple[bytes, Entry]], *, long: bool, null: bool) -> No
                 shown += b" -> " + (quoted(target).encode("utf-8", "surrogateescape") if on_terminal else target)
             if entry.missing is not None:
                 shown += f"  [not in the set: {entry.missing}]".encode()
+            elif entry.outdated is not None:
+                shown += f"  [as set {entry.held_by} has it: {entry.outdated} since]".encode()
         waiting += shown + end
         if on_terminal or len(waiting) >= _WRITE_BYTES:
             if not console.raw(waiting):

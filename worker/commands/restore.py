@@ -55,6 +55,7 @@ def restore(
         shown.begin(f"restore {stored.backup_id}")
         restored, chain = restoring.restore(catalog, stored, target, paths, MeterControl(shown, cancelled))
     took = timedelta(seconds=time.monotonic() - began)
+    notes = (*restored.notes, *_partial(stored))
     exit_code = ExitCode.PARTIAL if restored.warnings else ExitCode.DONE
     if as_json:
         console.json_line(
@@ -67,12 +68,15 @@ def restore(
                 "bytes_read": restored.bytes_read,
                 "seconds": round(took.total_seconds(), 3),
                 "warnings": list(restored.warnings),
+                "notes": list(notes),
                 "exit_code": exit_code,
             }
         )
         return exit_code
     for warning in restored.warnings:
         console.note(f"{console.paint('warning:', 'warn', sys.stderr)} {console.clean(warning)}")
+    for note in notes:
+        console.note(f"note: {console.clean(note)}")
     console.out(
         f"{console.paint('restored', 'good')}: {console.many(restored.files, 'file')}, "
         f"{console.size(restored.bytes_out)} into {console.clean(str(target))} in {console.duration(took)}"
@@ -80,6 +84,14 @@ def restore(
     levels = f"{console.many(len(chain), 'set')} (levels {chain[0].level} to {chain[-1].level})"
     console.out(f"  read    {console.size(restored.bytes_read)} from store {stored.store.name}, {levels}")
     return exit_code
+
+
+def _partial(stored: StoredSet) -> Sequence[str]:
+    """What a person should know who takes this for the whole subject."""
+    if stored.manifest.outcome != "partial":
+        return ()
+    tell = f"`holdfast show {stored.backup_id} --problems` names what could not be read when it was made"
+    return (f"set {stored.backup_id} is partial: {tell}",)
 
 
 def _relative(path: bytes) -> bytes:
