@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+from loguru import logger
+
 from handlers.contract import PlanName
-from handlers.errors import Cancelled, TemporaryError
+from handlers.errors import Cancelled, HoldfastError, TemporaryError
 from handlers.tools.clock import Clock
 from handlers.tools.lock import Lock
 from worker.app import App
@@ -37,6 +39,7 @@ def run_now(
     app.pipeline.require_allowed(request)
     # The lock first: a request in the journal that nobody works on is taken by whoever holds the plan next.
     with _hold(app, request, cancelled, on_wait):
+        _sweep(app, PlanName(request.data.plan))
         entry = app.pipeline.begin_manual(request)
         while entry.outcome is None and not cancelled.is_set():
             if entry.retry_at is not None:
@@ -74,6 +77,14 @@ def _hold(app: App, request: BackupRequest, cancelled: threading.Event, on_wait:
             on_wait(f"another process of this host is working on plan {request.data.plan}")
             told = True
         cancelled.wait(POLL_SECONDS)
+
+
+def _sweep(app: App, plan: PlanName) -> None:
+    """Where no worker ever runs, nobody else removes what a killed backup left behind."""
+    try:
+        app.configured.plans[plan].store.sweep()
+    except HoldfastError as error:
+        logger.debug("sweep_failed", error=str(error), next="the backup itself says what is wrong with its store")
 
 
 def _wait_until(clock: Clock, due: datetime, cancelled: threading.Event) -> None:

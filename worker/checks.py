@@ -28,6 +28,8 @@ from worker.catalog import StoredSet
 from worker.intake.spool_dirs import SpoolDirectories
 from worker.mounts import file_system, is_network
 from worker.overview import is_held
+from worker.stores.protocol import SetName, Store
+from worker.verified import damaged
 
 LITTLE_ROOM_BYTES = 1 << 30
 CLOCK_SLACK = timedelta(minutes=5)
@@ -252,8 +254,26 @@ def _stores(settings: Settings) -> Iterator[Check]:
                 message=f"{len(found) - len(sets)} cannot be read",
                 hint="`holdfast list` names them",
             )
+        yield from _known_damage(store, sets)
         yield _clock(name, sets)
         yield _drafts(name, settings.stores[name].path)
+
+
+def _known_damage(store: Store, sets: Sequence[StoredSet]) -> Iterator[Check]:
+    there = {item.name for item in sets}
+    rotten = [
+        str(name)
+        for plan in {item.name.plan for item in sets}
+        for backup_id in damaged(store, plan)
+        if (name := SetName(plan=plan, backup_id=backup_id)) in there
+    ]
+    if rotten:
+        yield Check(
+            name=f"damage in {store.name}",
+            verdict=Verdict.FAIL,
+            message=f"{len(rotten)} sets were found damaged: {', '.join(sorted(rotten)[:3])}",
+            hint="the next backup of such a plan is a full one; `holdfast verify PLAN --all` looks at all sets again",
+        )
 
 
 def _clock(store: str, sets: Sequence[StoredSet]) -> Check:

@@ -24,7 +24,7 @@ from worker.manifest import Manifest
 from worker.pins import EXPIRING, pinned
 from worker.retention import Verdict, built_upon, decide, parents_of, removal_order
 from worker.stores.protocol import SetMissing, SetName, Store, StoreRefused
-from worker.verified import forget_verified, verified
+from worker.verified import damaged, forget_verified, verified
 
 DEAD_AFTER = timedelta(seconds=30)
 """How long the note of an expiry stays unchanged before it counts as dead. A living one trusts it for half as long."""
@@ -52,7 +52,15 @@ def judge(
     or StoreRefused.
     """
     history = history_of(catalog, store, plan)
-    return decide(history, rules, now=now, zone=zone, pins=pinned(store, plan), verified=verified(store, plan))
+    return decide(
+        history,
+        rules,
+        now=now,
+        zone=zone,
+        pins=pinned(store, plan),
+        verified=verified(store, plan),
+        damaged=damaged(store, plan),
+    )
 
 
 def expire(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Final, Literal
 
 from config.levels import Levels
@@ -30,6 +31,9 @@ class LevelRefused(PermanentError):
     """The level that was asked for cannot be made."""
 
     exit_code = 4
+
+
+NOTHING: Mapping[BackupId, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +94,21 @@ def live_chain(manifests: Sequence[Manifest], *, now: datetime) -> tuple[Manifes
 
 
 def choose(
-    wanted: Wanted, manifests: Sequence[Manifest], *, scope: str, max_level: int, policy: Levels, now: datetime
+    wanted: Wanted,
+    manifests: Sequence[Manifest],
+    *,
+    scope: str,
+    max_level: int,
+    policy: Levels,
+    now: datetime,
+    damaged: Mapping[BackupId, str] = NOTHING,
 ) -> Choice:
     """The level of the next set of a plan, given the sets the plan has.
 
     The policy and `max_level` are for `auto` alone; whatever else is asked for is made, as long as it can be restored.
-    Where the chain is broken, or its newest set has another scope (other excludes, for instance: what it left out would
-    not be looked at again), the next set is a full one, whatever number was asked for. A partial set is built upon like
-    any other: handlers try again what it could not read.
+    Where a set of the chain is missing or was found `damaged`, or the newest one has another scope (other excludes, for
+    instance: what it left out would not be looked at again), the next set is a full one, whatever number was asked for.
+    A partial set is built upon like any other: handlers try again what it could not read.
 
     Raises LevelRefused for a number that nothing can be built for.
     """
@@ -109,6 +120,9 @@ def choose(
         chain = live_chain(manifests, now=now)
     except ChainBroken as error:
         return _full(f"the chain of the newest set is broken: {error.message}")
+    rotten = next((link for link in chain if link.id in damaged), None)
+    if rotten is not None:
+        return _full(f"set {rotten.backup_id}, which the next level would need, was {damaged[rotten.id]}")
     if chain[-1].scope != scope:
         return _full(f"the plan's options have changed since set {chain[-1].backup_id}")
     if isinstance(wanted, int):

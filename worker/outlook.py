@@ -17,6 +17,7 @@ from worker.levels import ChainBroken, Choice, choose, live_chain
 from worker.manifest import Manifest
 from worker.parents import nothing_on_expiring
 from worker.plan import Plan
+from worker.verified import damaged
 from worker.windows import opens_at
 
 
@@ -93,7 +94,15 @@ def _outlook(plan: Plan, found: Sequence[StoredSet | Damaged], now: datetime, op
         chain = live_chain(made, now=now)
     except ChainBroken:
         chain = ()  # the choice says what is wrong with it
-    choice = choose("auto", made, scope=plan.scope, max_level=plan.highest_level, policy=plan.levels, now=now)
+    choice = choose(
+        "auto",
+        made,
+        scope=plan.scope,
+        max_level=plan.highest_level,
+        policy=plan.levels,
+        now=now,
+        damaged=damaged(plan.store, plan.name),
+    )
     return Outlook(
         plan=plan,
         choice=nothing_on_expiring(choice, made, plan.store, plan.name),

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from itertools import islice
+from types import MappingProxyType
 
 from config.retention import Periods, Retention
 from handlers.contract import BackupId
 from worker.manifest import Manifest
 from worker.periods import UNITS, Unit
+
+NOTHING: Mapping[BackupId, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,16 @@ def decide(
     zone: tzinfo,
     pins: Mapping[BackupId, Sequence[str]],
     verified: Mapping[BackupId, datetime],
+    damaged: Mapping[BackupId, str] = NOTHING,
 ) -> tuple[Verdict, ...]:
     """The verdict on each set of one plan in one store, newest first.
 
-    `zone` says when days begin, `pins` under which names a set is kept, `verified` when a set was verified last.
+    `zone` says when days begin, `pins` under which names a set is kept, `verified` when a set was verified last,
+    `damaged` what is wrong with a set.
     Nothing that stays loses a set it builds on. Once what goes is gone, the same rules let nothing more go at the same
     moment; larger numbers never let more go.
     """
-    sets = _sort_out(history, now, zone)
+    sets = _sort_out(history, now, zone, damaged)
     if rules.keeps_all:
         return tuple(
             Verdict(manifest=each, keep=True, reasons=("the plan has no retention rule",)) for each in sets.every
@@ -85,17 +90,18 @@ def decide(
         flaw = sets.broken.get(manifest.id) or _flaw(manifest)
         return [*filter(None, (flaw,)), *(rule.turns_down(manifest) for rule in applied)]
 
-    return with_chains(sets.every, wanted, unwanted)
+    return with_chains(sets.every, wanted, unwanted, damaged)
 
 
 def with_chains(
     history: Sequence[Manifest],
     wanted: Mapping[BackupId, Sequence[str]],
     unwanted: Callable[[Manifest], Sequence[str]],
+    damaged: Mapping[BackupId, str] = NOTHING,
 ) -> tuple[Verdict, ...]:
     """The verdicts when these sets are wanted for these reasons: what they build on stays, too. Newest first."""
     stays = built_upon(parents_of(history), wanted)
-    broken = broken_sets(history)
+    broken = broken_sets(history, damaged)
     needed_by: dict[BackupId, list[BackupId]] = {}
     in_order = newest_first(history)
     for manifest in in_order:
@@ -137,14 +143,16 @@ def built_upon(parents: Mapping[BackupId, BackupId | None], wanted: Iterable[Bac
     return frozenset(found)
 
 
-def broken_sets(history: Sequence[Manifest]) -> Mapping[BackupId, str]:
+def broken_sets(history: Sequence[Manifest], damaged: Mapping[BackupId, str] = NOTHING) -> Mapping[BackupId, str]:
     """The sets that cannot be restored from this history, with the reason."""
     by_id = {manifest.id: manifest for manifest in history}
     broken: dict[BackupId, str] = {}
     # A sound parent is one level lower, and so was looked at before.
     for manifest in sorted(history, key=lambda each: each.level):
         parent = by_id.get(BackupId(manifest.parent)) if manifest.parent is not None else None
-        if manifest.parent is None:
+        if manifest.id in damaged:
+            broken[manifest.id] = damaged[manifest.id]
+        elif manifest.parent is None:
             if manifest.level != 0:
                 broken[manifest.id] = f"level {manifest.level} that names no set to build on"
         elif parent is None:
@@ -181,10 +189,10 @@ def newest_first(history: Sequence[Manifest]) -> tuple[Manifest, ...]:
     return tuple(sorted(history, key=lambda manifest: (manifest.finished, manifest.backup_id), reverse=True))
 
 
-def _sort_out(history: Sequence[Manifest], now: datetime, zone: tzinfo) -> _Sets:
+def _sort_out(history: Sequence[Manifest], now: datetime, zone: tzinfo, damaged: Mapping[BackupId, str]) -> _Sets:
     every = newest_first(history)
     past = [manifest for manifest in every if manifest.finished <= now]
-    broken = broken_sets(every)
+    broken = broken_sets(every, damaged)
     return _Sets(
         every=every,
         past=past,

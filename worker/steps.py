@@ -33,8 +33,8 @@ from worker.plan import Plan, Surroundings
 from worker.set_record import chain_documents, write_up
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
 from worker.throttle import Throttle, throttled
-from worker.verified import forget_verified, note_verified
-from worker.verify import Depth, check_parts, restore_on_trial
+from worker.verified import damaged, note_damaged, note_verified
+from worker.verify import Depth, check_parts, restore_on_trial, rotten_sets
 
 MAX_TOLD = 1000
 """Expired sets that an event names."""
@@ -102,6 +102,7 @@ class Work:
             logger.error(
                 "parent_damaged", parent=choice.parent.backup_id, error=str(error), next="a full backup instead"
             )
+            self._note_damaged([StoredSet(store=self._plan.store, manifest=choice.parent)], "checksums", error)
             reason = f"set {choice.parent.backup_id}, to build upon, is damaged: {error.message}"
             self._write_parts(Choice(level=0, parent=None, reason=reason))
         return State.PRODUCED
@@ -141,13 +142,21 @@ class Work:
         control = self._control(Step.VERIFY)
         try:
             self._look_again(subject, depth, control)
-        except IntegrityError:
-            _noted(lambda: forget_verified(subject.store, subject.name))
+        except IntegrityError as error:
+            self._note_damaged(rotten_sets(self._around.catalog, subject, error, control), depth, error)
             raise
         _noted(lambda: note_verified(subject.store, subject.name, depth, self._around.clock()))
         if self._entry.request.data.operation == "backup":
             self._tidy(control)
         return State.VERIFIED
+
+    def _note_damaged(self, rotten: Sequence[StoredSet], depth: Depth, error: IntegrityError) -> None:
+        def write() -> None:
+            for found in rotten:
+                if found.store.exists(found.name):  # what we had just written was withdrawn
+                    note_damaged(found.store, found.name, depth, self._around.clock(), error.message)
+
+        _noted(write)
 
     def _look_again(self, subject: StoredSet, depth: Depth, control: Control) -> None:
         if depth == "none":
@@ -285,6 +294,7 @@ class Work:
             max_level=self._plan.highest_level,
             policy=self._plan.levels,
             now=self._around.clock(),
+            damaged=damaged(self._plan.store, self._plan.name),
         )
         choice = nothing_on_expiring(choice, made, self._plan.store, self._plan.name)
         limit = self._plan.handler.max_level(self._plan.options)

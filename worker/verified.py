@@ -1,14 +1,15 @@
-"""Remembers in the store which sets were verified, how deep, and when.
+"""Remembers in the store which sets were verified, how deep and when, and which were found damaged.
 
 A note of the plan for each set, named by it. That nobody knows of a verification costs another one, or keeps a set for
-longer; so a damaged note counts as none.
+longer; so a damaged note of one counts as none. What was found damaged is not built upon and counts for no rule until a
+verification of the same depth says otherwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 import orjson
@@ -20,7 +21,12 @@ from worker.manifest import Moment
 from worker.stores.protocol import SetName, Store
 
 VERIFIED = "verified"
-"""The kind of these notes."""
+"""The kind of the notes that say a set is sound."""
+DAMAGED = "damaged"
+"""The kind of the notes that say it is not."""
+MAX_WHAT = 1000
+
+Depth = Literal["none", "checksums", "deep"]
 
 
 class _Record(BaseModel):
@@ -30,6 +36,8 @@ class _Record(BaseModel):
 
     depth: Literal["checksums", "deep"]
     at: Moment
+    what: str | None = None
+    """What is wrong, of a set that was found damaged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,21 +78,60 @@ def verified(store: Store, plan: PlanName) -> Mapping[BackupId, datetime]:
     return {backup_id: verification.at for backup_id, verification in verifications(store, plan).items()}
 
 
-def note_verified(store: Store, name: SetName, depth: Literal["none", "checksums", "deep"], at: datetime) -> None:
+def damaged(store: Store, plan: PlanName) -> Mapping[BackupId, str]:
+    """The plan's sets that were found damaged, each with when and what; a set may be gone all the same.
+
+    Raises StoreUnavailable or StoreRefused.
+    """
+    found: dict[BackupId, str] = {}
+    for name, content in store.notes(plan, DAMAGED).items():
+        try:
+            record = _Record.model_validate_json(content)
+        except ValidationError:
+            found[BackupId(name)] = "found damaged at an unknown time"
+        else:
+            found[BackupId(name)] = f"found damaged on {record.at:%Y-%m-%d %H:%M} UTC: {record.what or 'unknown'}"
+    return found
+
+
+def note_damaged(store: Store, name: SetName, depth: Depth, at: datetime, what: str) -> None:
+    """Remember that the set is not what its manifest says (`checksums`), or restores as something else (`deep`).
+
+    Durable on return. Raises StoreUnavailable or StoreRefused.
+    """
+    record = _Record(depth="deep" if depth == "deep" else "checksums", at=at.astimezone(UTC), what=what[:MAX_WHAT])
+    store.put_note(name.plan, DAMAGED, name.backup_id, _encoded(record), replace=True)
+    store.drop_note(name.plan, VERIFIED, name.backup_id)
+
+
+def note_verified(store: Store, name: SetName, depth: Depth, at: datetime) -> None:
     """Remember that the set was verified so deep; `none` is nothing to remember.
 
     Durable on return. Raises StoreUnavailable or StoreRefused.
     """
     if depth == "none":
         return
-    record = _Record(depth=depth, at=at)
-    content = orjson.dumps(record.model_dump(mode="json")) + b"\n"
-    store.put_note(name.plan, VERIFIED, name.backup_id, content, replace=True)
+    store.put_note(name.plan, VERIFIED, name.backup_id, _encoded(_Record(depth=depth, at=at)), replace=True)
+    before = store.notes(name.plan, DAMAGED).get(name.backup_id)
+    if before is not None and (depth == "deep" or _depth(before) == "checksums"):
+        store.drop_note(name.plan, DAMAGED, name.backup_id)
 
 
 def forget_verified(store: Store, name: SetName) -> None:
-    """Take back that the set was verified, because it was found damaged or is gone; not noted at all is fine.
+    """Forget what was found about a set that is gone; not noted at all is fine.
 
     Raises StoreUnavailable or StoreRefused.
     """
-    store.drop_note(name.plan, VERIFIED, name.backup_id)
+    for kind in (VERIFIED, DAMAGED):
+        store.drop_note(name.plan, kind, name.backup_id)
+
+
+def _encoded(record: _Record) -> bytes:
+    return orjson.dumps(record.model_dump(mode="json", exclude_none=True)) + b"\n"
+
+
+def _depth(content: bytes) -> str:
+    try:
+        return _Record.model_validate_json(content).depth
+    except ValidationError:
+        return "deep"

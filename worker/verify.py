@@ -9,8 +9,9 @@ from typing import Literal
 
 from handlers import registry
 from handlers.contract import Control, Difference, Progress
-from handlers.errors import IntegrityError
+from handlers.errors import HoldfastError, IntegrityError
 from worker.catalog import Catalog, StoredSet
+from worker.levels import ChainBroken
 from worker.manifest import GUIDE, SUMS, sums
 from worker.restore import restore
 from worker.stores.protocol import SetMissing
@@ -69,3 +70,25 @@ def restore_on_trial(catalog: Catalog, wanted: StoredSet, scratch: Path, control
     differences = list(itertools.islice(handler.compare(chain, target, control), MAX_SHOWN_DIFFERENCES))
     if differences:
         raise RestoreDiffers(str(wanted.name), differences)
+
+
+def rotten_sets(catalog: Catalog, wanted: StoredSet, error: IntegrityError, control: Control) -> tuple[StoredSet, ...]:
+    """Which sets are damaged, after a verification of `wanted` has failed with this error.
+
+    Reads all that it builds on. A broken chain is nobody's damage: a set that is missing may come back.
+    """
+    if isinstance(error, ChainBroken):
+        return ()
+    try:
+        chain = catalog.chain(wanted)
+    except HoldfastError:
+        return (wanted,)
+    return tuple(link for link in chain if not _is_sound(link, control)) or (wanted,)
+
+
+def _is_sound(link: StoredSet, control: Control) -> bool:
+    try:
+        check_parts(link, control)
+    except IntegrityError:
+        return False
+    return True

@@ -100,6 +100,7 @@ def test_a_file_that_cannot_be_read_makes_it_partial(workshop: Workshop) -> None
     assert done.stdout.startswith("partial: plan web")
     assert re.search(r"unreadable: (\./)?closed: ", done.stdout)
     assert len(workshop.sets()) == 1
+    assert "is partial" in workshop.run("restore", "web", str(workshop.top / "restored")).stderr
 
 
 def test_a_subject_that_is_missing_fails(workshop: Workshop) -> None:
@@ -148,6 +149,21 @@ def test_ctrl_c_leaves_nothing_behind(workshop: Workshop) -> None:
     assert b"Traceback" not in complaint
     assert told == b""
     assert (workshop.sets(), workshop.drafts()) == ([], [])
+
+
+def test_the_next_backup_removes_what_a_killed_one_left(workshop: Workshop) -> None:
+    """Also where no worker ever runs."""
+    (workshop.subject / "noise").write_bytes(os.urandom(32 << 20))
+    killed = workshop.start("backup", "web", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(path.stat().st_size for path in workshop.store.glob(".holdfast/drafts/*/data*")))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait(20)
+    assert workshop.drafts()
+
+    workshop.backup()
+
+    assert workshop.drafts() == []
+    assert len(workshop.sets()) == 1
 
 
 def test_ctrl_c_while_another_process_works_on_the_plan(workshop: Workshop) -> None:

@@ -242,7 +242,7 @@ def test_note_that_changes_is_that_of_a_living_expiry(store: Store) -> None:
     looks = iter(range(1000))
 
     def alive(call: str) -> None:
-        if call == "notes" and next(looks) == 3:  # after the pins, the verifications, and the first look for such notes
+        if call == "notes" and next(looks) == 4:  # after pins, verdicts (two kinds), a first look
             store.put_note(PLAN, EXPIRING, "s4", b"second", replace=True)
 
     expired(watched(store, alive), Retention(), dead_after=2 * BRIEF)

@@ -231,3 +231,22 @@ def test_whatever_happens_the_next_set_can_be_restored(
         sets.append(new)
         if newest(manifest for manifest in sets if manifest.finished <= now) is new:
             assert live_chain(sets, now=now) == chain
+
+
+@pytest.mark.parametrize("rotten", ["s0", "s1", "s2"])
+@pytest.mark.parametrize("wanted", ["auto", "incremental", 1])
+def test_nothing_is_built_upon_a_chain_that_was_found_damaged(rotten: str, wanted: Wanted) -> None:
+    """Not even below the damage: a disk that rots is no place to save a full backup."""
+    chain = [made("s0", 0), made("s1", 1, "s0"), made("s2", 2, "s1")]
+
+    choice = chosen(wanted, chain, damaged={BackupId(rotten): "found damaged on Friday"})
+
+    assert (choice.level, choice.parent) == (0, None)
+    assert choice.reason == f"set {rotten}, which the next level would need, was found damaged on Friday"
+
+
+def test_damage_elsewhere_does_no_harm() -> None:
+    """An old chain may rot; the live one goes on."""
+    sets = [made("s0", 0), made("s1", 0), made("s2", 1, "s1")]
+
+    assert chosen("auto", sets, damaged={BackupId("s0"): "found damaged"}).level == 2

@@ -391,3 +391,22 @@ def test_ten_thousand_sets_are_decided_at_once() -> None:
 
     assert time.process_time() - begun < 5
     assert len(order) == len(verdicts) - len(kept(verdicts))
+
+
+def test_what_was_found_damaged_pushes_no_good_set_out() -> None:
+    """Neither it nor what builds on it counts; the newest complete set is the one that can be restored."""
+    history = [made("s0", 0), made("s1", 0), made("s2", 1, "s1")]
+
+    verdicts = decide(
+        history,
+        Retention(latest=1),
+        now=NOW,
+        zone=UTC,
+        pins={},
+        verified={BackupId("s2"): NOW},
+        damaged={BackupId("s1"): "found damaged"},
+    )
+
+    stays = {verdict.manifest.backup_id: verdict.reasons for verdict in verdicts if verdict.keep}
+    assert "newest complete set" in stays["s0"]
+    assert not any("newest verified set" in reason for reasons in stays.values() for reason in reasons)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from config.levels import Levels
 from handlers.contract import BackupId
-from worker.levels import Choice, Wanted, choose
+from worker.levels import NOTHING, Choice, Wanted, choose
 from worker.manifest import EMPTY, Counts, Manifest
 
 SCOPE = "0" * 64
@@ -67,9 +67,10 @@ def chosen(
     scope: str = SCOPE,
     max_level: int = 9,
     now: datetime = BEGAN + DAY,
+    damaged: Mapping[BackupId, str] = NOTHING,
 ) -> Choice:
     """The choice of a plan with few wishes, a day after its first backup."""
-    return choose(wanted, manifests, scope=scope, max_level=max_level, policy=policy, now=now)
+    return choose(wanted, manifests, scope=scope, max_level=max_level, policy=policy, now=now, damaged=damaged)
 
 
 class Diary:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
     Kept = Mapping[tuple[str, SetName], Sequence[str]]
     """The names of the pins of each set, by its store and its name."""
+    Rotten = Mapping[tuple[str, SetName], str]
+    """What was found wrong with sets, by store and name."""
 
+ROTTEN_HINT = "nothing is built upon it; `holdfast verify {plan} --all` looks at all sets again"
 _HEAD = ("plan", "set", "level", "when", "files", "size", "outcome", "store")
 
 
@@ -49,22 +52,37 @@ def list_sets(
     readable = [item for item in found if isinstance(item, StoredSet)]
     damaged = [item for item in found if isinstance(item, Damaged)]
     kept, damaged_pins = _pins(found)
+    rotten = _rotten(readable)
     if as_json:
         for stored in sorted(readable, key=_order):
-            console.json_line(_document(stored, kept))
+            console.json_line({**_document(stored, kept), "damage": rotten.get((stored.store.name, stored.name))})
         for item in damaged:
             console.json_line(_damaged_document(item, kept))
     elif found:
-        rows = [(*_row(item, lead), *_mark(item, kept)) for item, lead in _tree(readable)]
+        rows = [(*_row(item, lead, rotten), *_mark(item, kept)) for item, lead in _tree(readable)]
         rows += [(*_damaged_row(item), *_mark(item, kept)) for item in damaged]
         console.table((*_HEAD, "kept as") if kept else _HEAD, rows)
     elif not away:
         console.note("no backups yet")
     for error in [*away, *(item.error for item in damaged), *(pin.error for pin in damaged_pins)]:
         console.error(error.message, error.hint)
+    for (store, name), text in rotten.items():
+        console.error(f"set {name} in store {store} was {text}", ROTTEN_HINT.format(plan=name.plan))
     if away:
         return away[0].exit_code
-    return 6 if damaged or damaged_pins else 0
+    return 6 if damaged or damaged_pins or rotten else 0
+
+
+def _rotten(readable: Sequence[StoredSet]) -> Rotten:
+    from worker.verified import damaged
+
+    plans = {(item.store.name, item.name.plan): (item.store, item.name.plan) for item in readable}
+    known = {key: damaged(store, plan) for key, (store, plan) in plans.items()}
+    return {
+        (item.store.name, item.name): text
+        for item in readable
+        if (text := known[item.store.name, item.name.plan].get(item.backup_id)) is not None
+    }
 
 
 def _look(catalog: Catalog, plan: PlanName | None) -> tuple[list[StoredSet | Damaged], list[HoldfastError]]:
@@ -155,8 +173,9 @@ def _branch(
             waiting.append((child, further, at == len(below) - 1, False))
 
 
-def _row(stored: StoredSet, lead: str) -> Sequence[Cell]:
+def _row(stored: StoredSet, lead: str, rotten: Rotten) -> Sequence[Cell]:
     manifest = stored.manifest
+    outcome = "damaged" if (stored.store.name, stored.name) in rotten else manifest.outcome
     orphan = manifest.parent is not None and not lead
     return (
         Cell(manifest.plan),
@@ -165,7 +184,7 @@ def _row(stored: StoredSet, lead: str) -> Sequence[Cell]:
         Cell(console.when(manifest.finished)),
         Cell(f"{manifest.counts.files:,}", right=True),
         Cell(console.size(manifest.counts.bytes_out), right=True),
-        Cell(manifest.outcome, console.outcome_style(manifest.outcome)),
+        Cell(outcome, "bad" if outcome == "damaged" else console.outcome_style(outcome)),
         Cell(stored.store.name),
     )
 

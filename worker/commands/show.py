@@ -27,7 +27,7 @@ def show(
     """Show one set: its manifest in words, its chain, its problems, and how to restore it without Holdfast."""
     from handlers.errors import IntegrityError
     from worker.app import open_catalog
-    from worker.verified import verifications
+    from worker.verified import damaged, verifications
 
     settings = session.load(ctx).settings
     catalog = open_catalog(settings)
@@ -41,6 +41,8 @@ def show(
         broken = error
     pins, damaged_pins = _pins(stored)
     verification = verifications(stored.store, stored.name.plan).get(stored.backup_id)
+    rotten = damaged(stored.store, stored.name.plan)
+    flaws = [f"set {link.backup_id} was {rotten[link.backup_id]}" for link in chain if link.backup_id in rotten]
     if as_json:
         console.json_line(
             {
@@ -48,14 +50,19 @@ def show(
                 "store": stored.store.name,
                 "path": where,
                 "chain": [link.backup_id for link in chain],
-                "chain_error": broken.message if broken else None,
+                "chain_error": broken.message if broken else flaws[0] if flaws else None,
                 "pins": [{"pin": pin.name, "kept": pin.kept, "by": pin.by, "reason": pin.reason} for pin in pins],
                 "verified": {"depth": verification.depth, "at": verification.at} if verification else None,
             }
         )
     else:
-        _tell(stored, chain, where, _said_of_it(pins, verification), all_problems=all_problems)
-    damage = [*([broken] if broken is not None else []), *(pin.error for pin in damaged_pins)]
+        whole = broken is None and not flaws
+        _tell(stored, chain, where, _said_of_it(pins, verification), all_problems=all_problems, whole=whole)
+    damage = [
+        *([broken] if broken is not None else []),
+        *(IntegrityError(flaw, hint=f"`holdfast verify {stored.name.plan} --all` looks again") for flaw in flaws),
+        *(pin.error for pin in damaged_pins),
+    ]
     for found in damage:
         console.error(found.message, found.hint)
     return damage[0].exit_code if damage else 0
@@ -86,6 +93,7 @@ def _tell(
     said_of_it: Sequence[tuple[str, str]],
     *,
     all_problems: bool,
+    whole: bool,
 ) -> None:
     manifest = stored.manifest
     counts = manifest.counts
@@ -128,6 +136,9 @@ def _tell(
     if manifest.problem_counts:
         console.out("\nproblems:")
         problems(manifest, limit=None if all_problems else 10)
+    if not whole:
+        console.out(f"\nrestore   not as it is: see the error; `holdfast list {manifest.plan}` has other sets")
+        return
     console.out(f"\nrestore   holdfast restore {manifest.backup_id} NEW_DIRECTORY")
     console.out(f"without   {where}/RESTORE.md has the exact commands for this set")
 

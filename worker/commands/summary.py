@@ -33,6 +33,7 @@ def tell(data: EventData, settings: Settings) -> None:
             ("time", console.duration(took) if took is not None else ""),
             ("where", "\n".join(where)),
             ("verified", _verified(data)),
+            ("expired", _expired(data.expired_count)),
             ("warnings", "\n".join(data.warnings)),
         )
     )
@@ -74,6 +75,12 @@ def _uncoloured_for_stderr(line: str, data: EventData) -> str:
     if sys.stderr is not None and sys.stderr.isatty():
         return line
     return f"{data.outcome}: plan {console.clean(data.plan or '?')} {data.backup_id or ''}".rstrip()
+
+
+def _expired(count: int | None) -> str:
+    if count is None:
+        return ""
+    return f"{console.many(count, 'older set')} that retention no longer wants" if count else "nothing"
 
 
 def _bytes(taken: int, stored: int) -> str:

@@ -81,6 +81,7 @@ def _verify_one(
 ) -> int:
     from worker import verify as verifying
     from worker.catalog import Damaged
+    from worker.levels import ChainBroken
 
     began = time.monotonic()
     error: HoldfastError | None = None
@@ -88,11 +89,11 @@ def _verify_one(
         if isinstance(item, Damaged):
             raise item.error
         if item.manifest.parent in bad:
-            raise IntegrityError(f"set {item.name} builds on {item.manifest.parent}, which is damaged")
+            raise ChainBroken(f"set {item.name} builds on {item.manifest.parent}, which is damaged")
         verifying.verify(catalog, item, depth, scratch, control)
     except HoldfastError as problem:
         error = problem
-    _note(item, depth, error)
+    _note(catalog, item, depth, error, control)
     took = timedelta(seconds=time.monotonic() - began)
     verdict = "ok" if error is None else "damaged" if isinstance(error, IntegrityError) else "not verified"
     if as_json:
@@ -115,22 +116,28 @@ def _verify_one(
     else:
         console.out(f"{console.paint(verdict, 'bad')}: {item.name} in {item.store.name}")
     if error is not None:
-        console.error(error.message, error.hint)
+        again = f"`holdfast backup {item.name.plan} --level full` makes a set that needs no other one"
+        console.error(error.message, error.hint or (again if isinstance(error, IntegrityError) else None))
     return error.exit_code if error is not None else 0
 
 
-def _note(item: StoredSet | Damaged, depth: Depth, error: HoldfastError | None) -> None:
+def _note(
+    catalog: Catalog, item: StoredSet | Damaged, depth: Depth, error: HoldfastError | None, control: MeterControl
+) -> None:
     """Have the store remember what was found; whoever may only read a store verifies it all the same."""
     from loguru import logger
 
     from handlers.tools.clock import system_clock
-    from worker.verified import forget_verified, note_verified
+    from worker.catalog import StoredSet
+    from worker.verified import note_damaged, note_verified
+    from worker.verify import rotten_sets
 
     try:
         if error is None:
             note_verified(item.store, item.name, depth, system_clock())
-        elif isinstance(error, IntegrityError):
-            forget_verified(item.store, item.name)
+        elif isinstance(error, IntegrityError) and isinstance(item, StoredSet):
+            for rotten in rotten_sets(catalog, item, error, control):
+                note_damaged(rotten.store, rotten.name, depth, system_clock(), error.message)
     except HoldfastError as trouble:
         logger.warning(
             "verified_not_noted",
