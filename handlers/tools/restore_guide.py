@@ -5,11 +5,12 @@ Its shell blocks run as they stand, in the set's directory, with coreutils, grep
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from handlers.contract import JSON
+from handlers.contract import JSON, printable
 from handlers.tools.codecs import Codec
 
 _READERS = {
@@ -34,6 +35,8 @@ class _Level:
 
     level: int
     name: str
+    origin: str
+    """Plan, host, time and subject, in one line."""
     directory: str
     """As seen from the directory of the last set."""
     data: str
@@ -58,6 +61,7 @@ def _level(manifest: Mapping[str, JSON], *, is_last: bool) -> _Level:
     return _Level(
         level=level,
         name=str(manifest["backup_id"]),
+        origin=_origin(manifest),
         directory="." if is_last else shlex.quote(f"../{manifest['backup_id']}"),
         data=str(data["name"]),
         reader=_READERS[Codec(str(data["codec"]))],
@@ -65,11 +69,20 @@ def _level(manifest: Mapping[str, JSON], *, is_last: bool) -> _Level:
     )
 
 
+def _origin(manifest: Mapping[str, JSON]) -> str:
+    plan, host, finished, subject = (
+        printable(os.fsencode(str(manifest.get(name, "?")))) for name in ("plan", "host", "finished", "subject")
+    )
+    return f"Plan `{plan}` on host `{host}`, finished {finished}: `{subject}`."
+
+
 def _head(levels: Sequence[_Level]) -> list[str]:
     last = levels[-1]
     programs = sorted({level.reader.split()[0] for level in levels} - {"cat"} | {"zstd"})
     page = [
         f"# Restore {last.name}",
+        "",
+        last.origin,
         "",
         f"Level {last.level}. You need {', '.join(programs)}, GNU tar and the usual small programs; not Holdfast.",
         "Run the commands in the directory of this page, as root if owners are to come back too (without root, leave",
