@@ -37,17 +37,17 @@ _TAGS = {
 
 
 def attribute_records(
-    place: int | str, *, xattrs: bool, acls: bool, complain: Callable[[str], None]
+    place: int | str, *, xattrs: bool, acls: bool, complain: Callable[[str, int | None], None]
 ) -> Iterator[Record]:
     """What an archive says of the attributes of an open file, or of a path, which is not followed.
 
-    `complain` is told in words what cannot be read; the rest is there all the same.
+    `complain` is told in words what cannot be read, with the number of the error; the rest is there all the same.
     """
     try:
         names = os.listxattr(place) if isinstance(place, int) else os.listxattr(place, follow_symlinks=False)
     except OSError as error:
         if error.errno not in NONE_THERE:
-            complain(f"llistxattr: Cannot llistxattr: {error.strerror}")
+            complain(f"llistxattr: Cannot llistxattr: {error.strerror}", error.errno)
         return
     for name in names:
         is_acl = name.startswith(_ACL_PREFIX)
@@ -57,7 +57,7 @@ def attribute_records(
             value = os.getxattr(place, name) if isinstance(place, int) else _of_path(place, name)
         except OSError as error:
             if error.errno not in NONE_THERE:
-                complain(f"lgetxattr: Cannot lgetxattr {name}: {error.strerror}")
+                complain(f"lgetxattr: Cannot lgetxattr {name}: {error.strerror}", error.errno)
             continue
         record = (XATTR + os.fsencode(name).replace(b"%", b"%25").replace(b"=", b"%3D"), value)
         if is_acl:
@@ -65,7 +65,7 @@ def attribute_records(
             try:
                 yield from numbered_lists({text: b"", record[0]: value}).items()
             except Malformed as error:
-                complain(f"acl: Cannot read the access list: {error}")
+                complain(f"acl: Cannot read the access list: {error}", None)
                 continue
         if xattrs:
             yield record

@@ -222,8 +222,10 @@ class MemberWriter:
         if not self._xattrs and not self._acls:
             return []
 
-        def complain(what: str) -> None:
-            self._problem(path, ProblemKind.OTHER, what)
+        def complain(what: str, number: int | None) -> None:
+            # What is looked at by name may have gone since it was looked at first.
+            gone = number in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+            self._problem(path, ProblemKind.CHANGED if gone else ProblemKind.OTHER, what)
 
         return list(attribute_records(place, xattrs=self._xattrs, acls=self._acls, complain=complain))
 

@@ -70,6 +70,7 @@ def loads_or_refuses(file: Path, content: bytes, environ: Mapping[str, str]) -> 
     assert all(problem.message and problem.where for problem in problems)
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=200) | YAML_LIKE.map(str.encode) | st.text(max_size=200).map(str.encode))
 @example(content=b"!<")
@@ -81,6 +82,7 @@ def test_any_text_loads_or_is_refused(file: Path, content: bytes) -> None:
     loads_or_refuses(file, content, {"HOME": "/root"})
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES)
 def test_any_tree_loads_or_is_refused(file: Path, tree: object) -> None:
@@ -97,6 +99,7 @@ ENVIRONMENTS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @hypothesis_settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(environ=ENVIRONMENTS)
 @example(environ={"HOLDFAST_\udcff": "x"})

@@ -188,6 +188,7 @@ def test_a_huge_file_is_refused_before_it_is_read_whole(file: Path) -> None:
     assert "more than 1048576 bytes" in problems[""].message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[" * 100_000, "a: {" * 50_000, "- " * 100_000, "? " * 50_000, "!" * 100_000])
 def test_deep_nesting_ends_soon(file: Path, text: str) -> None:
     """No nesting exhausts the stack."""
@@ -217,6 +218,7 @@ def test_long_values_and_keys_are_shortened(file: Path) -> None:
     assert len(str(problem)) < 800
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["node: '" + "://a:" * 200_000 + "'", "a: ['" + "', '" * 200_000 + "']", "k: v\n" * 9_000]
 )

@@ -291,6 +291,7 @@ def test_too_slow_a_store_removes_nothing(store: Store) -> None:
     assert store.notes(PLAN, EXPIRING) == {}
 
 
+@pytest.mark.slow
 def test_slow_store_removes_fewer_at_once(store: Store) -> None:
     """What is too slow for a batch may do for a few sets: an old disk must not fill up for that."""
     stock(store, *(made(f"t{n}", 0, finished=HISTORY[0].finished - timedelta(days=n + 1)) for n in range(26)))

@@ -94,6 +94,7 @@ def test_the_table_of_nothing_is_valid(codec: Codec) -> None:
     assert (len(read), read.bytes_in, read.bytes_out) == (stats.frames, 0, stats.bytes_out)
 
 
+@pytest.mark.slow
 def test_a_table_of_half_a_terabyte_is_small() -> None:
     """125 000 frames take a few megabytes."""
     frames = 125_000

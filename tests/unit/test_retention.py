@@ -378,6 +378,7 @@ def test_sets_that_build_on_each_other_in_a_circle_can_go() -> None:
     assert {manifest.backup_id for manifest in removal_order(verdicts)} == {"s1", "s2"}
 
 
+@pytest.mark.slow
 def test_ten_thousand_sets_are_decided_at_once() -> None:
     """Hourly sets of more than a year, in chains of a week: time grows with the number of sets, not with its square."""
     history = [

@@ -214,6 +214,7 @@ def test_a_directory_above_a_single_name_must_not_be_a_link_on_disk(tmp_path: Pa
         passed(member(b"./srv/passwd") + bytes(1024), target=tmp_path)
 
 
+@pytest.mark.slow
 def test_single_names_are_limited_in_number() -> None:
     """They have to be remembered, and a plan does not name that many."""
     archive = archive_of(*(member(b"./%d" % number) for number in range(MAX_LOOSE + 1)))
@@ -253,6 +254,7 @@ def test_headers_written_anew_say_what_they_should(changes: dict[bytes, bytes], 
     assert found.link == changes.get(b"linkpath", b"t")
 
 
+@pytest.mark.slow
 def test_the_guard_is_not_what_a_restore_waits_for() -> None:
     """Sixty thousand members a second are wanted; half of it is asked for, whatever the machine."""
     records = [MTIME, (b"atime", b"1795234078.34749811"), (b"ctime", b"1795234078.347537148")]

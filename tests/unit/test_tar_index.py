@@ -123,6 +123,7 @@ def test_places_agree_with_members() -> None:
     assert [(p.block, p.type, p.path) for p in places([text])] == [(m.block, m.type, m.path) for m in members([text])]
 
 
+@pytest.mark.slow
 def test_a_million_lines_are_read_in_little_memory() -> None:
     """Memory does not grow with the listing."""
     chunk = b"".join(FILE.replace(b"name", b"%d" % number) for number in range(1000))

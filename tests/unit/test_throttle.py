@@ -187,6 +187,7 @@ def test_commit_is_not_delayed_and_a_discarded_draft_leaves_nothing(store: Store
     assert list(store.names()) == [NAME]
 
 
+@pytest.mark.slow
 def test_a_store_on_disk_takes_two_megabytes_in_a_second(tmp_path: Path) -> None:
     """For real, through the frame writer, whose outlet is a thread of its own."""
     store = LocalStore("nas", tmp_path)
