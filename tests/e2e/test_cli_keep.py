@@ -212,7 +212,7 @@ def test_verify_remembers_what_it_found(workshop: Workshop) -> None:
     part.write_bytes(b"damaged")
 
     workshop.lines("verify", full, expect=6)
-    (damaged,) = workshop.lines("show", full)
+    (damaged,) = workshop.lines("show", full, expect=6)
 
     assert deep["verified"]["depth"] == "deep"
     assert re.search(r"^  verified +deep, 20\d\d-", shown.stdout, re.MULTILINE)
