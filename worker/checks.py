@@ -24,7 +24,7 @@ from handlers.tools.tar_engine import Internal, engine, has_gnu_tar
 from handlers.tools.tar_options import TarOptions
 from worker import plans
 from worker.app import open_catalog, open_journal, open_stores
-from worker.catalog import StoredSet
+from worker.catalog import Damaged, StoredSet
 from worker.intake.spool_dirs import SpoolDirectories
 from worker.mounts import file_system, is_network
 from worker.overview import is_held
@@ -235,6 +235,7 @@ def _stores(settings: Settings) -> Iterator[Check]:
             store.check()
             free = store.free_bytes()
             found = list(catalog.look(store))
+            rotten = _rotten(store, found)
         except HoldfastError as error:
             yield _fail(f"store {name}", error)
             continue
@@ -254,26 +255,23 @@ def _stores(settings: Settings) -> Iterator[Check]:
                 message=f"{len(found) - len(sets)} cannot be read",
                 hint="`holdfast list` names them",
             )
-        yield from _known_damage(store, sets)
+        if rotten:
+            yield Check(
+                name=f"damage in {name}",
+                verdict=Verdict.FAIL,
+                message=f"{len(rotten)} sets were found damaged: {', '.join(rotten[:3])}",
+                hint="the next backup of such a plan is a full one; `holdfast verify PLAN --all` looks again",
+            )
         yield _clock(name, sets)
         yield _drafts(name, settings.stores[name].path)
 
 
-def _known_damage(store: Store, sets: Sequence[StoredSet]) -> Iterator[Check]:
-    there = {item.name for item in sets}
-    rotten = [
-        str(name)
-        for plan in {item.name.plan for item in sets}
-        for backup_id in damaged(store, plan)
-        if (name := SetName(plan=plan, backup_id=backup_id)) in there
-    ]
-    if rotten:
-        yield Check(
-            name=f"damage in {store.name}",
-            verdict=Verdict.FAIL,
-            message=f"{len(rotten)} sets were found damaged: {', '.join(sorted(rotten)[:3])}",
-            hint="the next backup of such a plan is a full one; `holdfast verify PLAN --all` looks at all sets again",
-        )
+def _rotten(store: Store, found: Sequence[StoredSet | Damaged]) -> Sequence[str]:
+    """The sets that a verification has found damaged."""
+    there = {item.name for item in found}
+    plans = {name.plan for name in there}
+    known = {SetName(plan=plan, backup_id=each) for plan in plans for each in damaged(store, plan)}
+    return sorted(map(str, known & there))
 
 
 def _clock(store: str, sets: Sequence[StoredSet]) -> Check:

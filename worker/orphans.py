@@ -21,7 +21,7 @@ from worker.manifest import Manifest
 from worker.pins import EXPIRING, PINS, DamagedPin, all_pins, pinned, release
 from worker.retention import Verdict, broken_sets, with_chains
 from worker.stores.protocol import SetName, Store
-from worker.verified import VERIFIED, forget_verified
+from worker.verified import KINDS, forget_verified
 
 LOCK_SUFFIX = ".lock"
 
@@ -86,7 +86,7 @@ def remove(
 ) -> Expired:
     """Remove what is to go by these verdicts, then the plan's notes on sets that are gone; see `expiry.carry_out`."""
     done = carry_out(catalog, store, plan, judged, checkpoint=checkpoint)
-    for name in [*store.notes(plan, VERIFIED), *store.notes(plan, EXPIRING)]:
+    for name in {name for kind in (*KINDS, EXPIRING) for name in store.notes(plan, kind)}:
         where = SetName(plan=plan, backup_id=BackupId(name))
         if not store.exists(where):
             forget_verified(store, where)
@@ -99,7 +99,7 @@ def remove(
 
 def notes(store: Store, plan: PlanName) -> Notes | None:
     """The notes that the plan left; None where there are none."""
-    count = sum(len(store.notes(plan, kind)) for kind in (PINS, VERIFIED, EXPIRING))
+    count = sum(len(store.notes(plan, kind)) for kind in (PINS, *KINDS, EXPIRING))
     return Notes(store=store, plan=plan, count=count) if count else None
 
 

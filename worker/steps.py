@@ -34,7 +34,7 @@ from worker.set_record import chain_documents, write_up
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
 from worker.throttle import Throttle, throttled
 from worker.verified import damaged, note_damaged, note_verified
-from worker.verify import Depth, check_parts, restore_on_trial, rotten_sets
+from worker.verify import Depth, check_parts, damage_depth, restore_on_trial, rotten_sets
 
 MAX_TOLD = 1000
 """Expired sets that an event names."""
@@ -102,7 +102,7 @@ class Work:
             logger.error(
                 "parent_damaged", parent=choice.parent.backup_id, error=str(error), next="a full backup instead"
             )
-            self._note_damaged([StoredSet(store=self._plan.store, manifest=choice.parent)], "checksums", error)
+            self._note_damaged([StoredSet(store=self._plan.store, manifest=choice.parent)], error)
             reason = f"set {choice.parent.backup_id}, to build upon, is damaged: {error.message}"
             self._write_parts(Choice(level=0, parent=None, reason=reason))
         return State.PRODUCED
@@ -143,18 +143,18 @@ class Work:
         try:
             self._look_again(subject, depth, control)
         except IntegrityError as error:
-            self._note_damaged(rotten_sets(self._around.catalog, subject, error, control), depth, error)
+            self._note_damaged(rotten_sets(self._around.catalog, subject, error, control), error)
             raise
         _noted(lambda: note_verified(subject.store, subject.name, depth, self._around.clock()))
         if self._entry.request.data.operation == "backup":
             self._tidy(control)
         return State.VERIFIED
 
-    def _note_damaged(self, rotten: Sequence[StoredSet], depth: Depth, error: IntegrityError) -> None:
+    def _note_damaged(self, rotten: Sequence[StoredSet], error: IntegrityError) -> None:
         def write() -> None:
             for found in rotten:
                 if found.store.exists(found.name):  # what we had just written was withdrawn
-                    note_damaged(found.store, found.name, depth, self._around.clock(), error.message)
+                    note_damaged(found.store, found.name, damage_depth(error), self._around.clock(), error.message)
 
         _noted(write)
 

@@ -1,4 +1,4 @@
-"""Remembers in the store which sets were verified, how deep and when, and which were found damaged.
+"""Remembers in the store what verifications found: which sets are sound, which are damaged, how deep somebody looked.
 
 A note of the plan for each set, named by it. That nobody knows of a verification costs another one, or keeps a set for
 longer; so a damaged note of one counts as none. What was found damaged is not built upon and counts for no rule until a
@@ -24,6 +24,7 @@ VERIFIED = "verified"
 """The kind of the notes that say a set is sound."""
 DAMAGED = "damaged"
 """The kind of the notes that say it is not."""
+KINDS = (VERIFIED, DAMAGED)
 MAX_WHAT = 1000
 
 Depth = Literal["none", "checksums", "deep"]
@@ -99,7 +100,9 @@ def note_damaged(store: Store, name: SetName, depth: Depth, at: datetime, what: 
 
     Durable on return. Raises StoreUnavailable or StoreRefused.
     """
-    record = _Record(depth="deep" if depth == "deep" else "checksums", at=at.astimezone(UTC), what=what[:MAX_WHAT])
+    # Messages of the system may quote names that are no UTF-8, which JSON does not take.
+    clean = what.encode("utf-8", "backslashreplace").decode()[:MAX_WHAT]
+    record = _Record(depth="deep" if depth == "deep" else "checksums", at=at.astimezone(UTC), what=clean)
     store.put_note(name.plan, DAMAGED, name.backup_id, _encoded(record), replace=True)
     store.drop_note(name.plan, VERIFIED, name.backup_id)
 
@@ -122,7 +125,7 @@ def forget_verified(store: Store, name: SetName) -> None:
 
     Raises StoreUnavailable or StoreRefused.
     """
-    for kind in (VERIFIED, DAMAGED):
+    for kind in KINDS:
         store.drop_note(name.plan, kind, name.backup_id)
 
 

@@ -72,6 +72,11 @@ def restore_on_trial(catalog: Catalog, wanted: StoredSet, scratch: Path, control
         raise RestoreDiffers(str(wanted.name), differences)
 
 
+def damage_depth(error: IntegrityError) -> Depth:
+    """How deep a verification has to look to find this damage gone."""
+    return "deep" if isinstance(error, RestoreDiffers) else "checksums"
+
+
 def rotten_sets(catalog: Catalog, wanted: StoredSet, error: IntegrityError, control: Control) -> tuple[StoredSet, ...]:
     """Which sets are damaged, after a verification of `wanted` has failed with this error.
 

@@ -18,7 +18,7 @@ from tests.workshop.stocked import named, stock
 from worker.manifest import Manifest
 from worker.pins import PINS
 from worker.stores.local import LocalStore
-from worker.verified import VERIFIED, note_verified
+from worker.verified import DAMAGED, VERIFIED, note_damaged, note_verified
 
 DAY = timedelta(days=1)
 GONE = PlanName("gone")
@@ -65,6 +65,8 @@ def abandon(workshop: Workshop) -> None:
     )
     for backup_id in ("g2", "g5", "g0"):
         note_verified(store, named(backup_id, GONE), "checksums", datetime.now(UTC))
+    for backup_id in ("g1", "g00"):
+        note_damaged(store, named(backup_id, GONE), "checksums", datetime.now(UTC), "a part is")
     pin = b'{"backup_id": "%s", "kept": "2026-01-01T00:00:00Z", "by": "ann@here"}'
     store.put_note(GONE, PINS, "mine", pin % b"g5", replace=False)
     store.put_note(GONE, PINS, "old", pin % b"g0", replace=False)
@@ -182,7 +184,7 @@ def test_what_removed_plans_left_is_listed(workshop: Workshop) -> None:
     lines = workshop.lines("list", "--orphans")
 
     assert done.returncode == 0, done.stderr
-    assert "5 notes of plan gone in main" in done.stdout
+    assert "7 notes of plan gone in main" in done.stdout
     assert f"lock of plan gone: {workshop.top}/state/locks/gone.lock" in done.stdout
     assert f"scratch of plan gone: {workshop.top}/state/scratch/gone" in done.stdout
     assert "set photos/s2 in main cannot be restored: set s1, which it builds on, is missing" in done.stdout
@@ -212,6 +214,7 @@ def test_what_removed_plans_left_goes_as_far_as_this_node_made_it(workshop: Work
     assert left(workshop) == {"s1", "s2", "s3", "s4"}
     assert set(store.notes(GONE, PINS)) == {"mine"}
     assert set(store.notes(GONE, VERIFIED)) == {"g5"}
+    assert store.notes(GONE, DAMAGED) == {}
     assert list((workshop.top / "state" / "locks").iterdir()) == []
     assert list((workshop.top / "state" / "scratch").iterdir()) == []
 

@@ -130,14 +130,14 @@ def _note(
     from handlers.tools.clock import system_clock
     from worker.catalog import StoredSet
     from worker.verified import note_damaged, note_verified
-    from worker.verify import rotten_sets
+    from worker.verify import damage_depth, rotten_sets
 
     try:
         if error is None:
             note_verified(item.store, item.name, depth, system_clock())
         elif isinstance(error, IntegrityError) and isinstance(item, StoredSet):
             for rotten in rotten_sets(catalog, item, error, control):
-                note_damaged(rotten.store, rotten.name, depth, system_clock(), error.message)
+                note_damaged(rotten.store, rotten.name, damage_depth(error), system_clock(), error.message)
     except HoldfastError as trouble:
         logger.warning(
             "verified_not_noted",
