@@ -25,16 +25,6 @@ needs_root = pytest.mark.skipif(not is_root, reason="needs root")
 
 
 @pytest.fixture
-def subject(tmp_path: Path) -> Path:
-    root = tmp_path / "subject"
-    (root / "d" / "sub").mkdir(parents=True)
-    (root / "d" / "a").write_text("a")
-    (root / "d" / "sub" / "deep").write_text("deep")
-    (root / "plain").write_text("plain" * 1000)
-    return root
-
-
-@pytest.fixture
 def plan(tmp_path: Path, subject: Path) -> Plan:
     place = tmp_path / "store"
     place.mkdir()

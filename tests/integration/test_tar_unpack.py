@@ -18,30 +18,6 @@ from tests.workshop.tar_levels import Plan, Recorder
 from tests.workshop.tar_sets import archive_of, directory, member
 
 
-@pytest.fixture
-def subject(tmp_path: Path) -> Path:
-    root = tmp_path / "subject"
-    (root / "d" / "sub").mkdir(parents=True)
-    (root / "d" / "a").write_text("a")
-    (root / "d" / "sub" / "deep").write_text("deep")
-    (root / "plain").write_text("plain" * 1000)
-    return root
-
-
-@pytest.fixture
-def plan(tmp_path: Path, subject: Path) -> Plan:
-    place = tmp_path / "store"
-    place.mkdir()
-    return Plan(place, subject)
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    place = tmp_path / "target"
-    place.mkdir()
-    return place
-
-
 def without_tar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From here on there is no program at all."""
     (tmp_path / "bin").mkdir()
