@@ -28,7 +28,6 @@ from handlers.contract import (
     Sink,
 )
 from handlers.errors import HoldfastError, PermanentError
-from handlers.tools import tar, tar_reach, tar_snapshot
 from handlers.tools.codecs import Codec
 from handlers.tools.frame_table import Frame
 from handlers.tools.framed_part import coded, write_part
@@ -36,15 +35,18 @@ from handlers.tools.frames import FRAME_BYTES, FrameStats, FrameWriter
 from handlers.tools.problem_log import ProblemLog
 from handlers.tools.process import PIPE, Program, disk_error
 from handlers.tools.restore_guide import guide
-from handlers.tools.tar_ahead import ReadAhead
-from handlers.tools.tar_engine import Gnu, engine, is_internal, require_level
-from handlers.tools.tar_listener import Directories, Listener
-from handlers.tools.tar_options import TarOptions
-from handlers.tools.tar_renamed import Displaced
-from handlers.tools.tar_set import TarSet
+from handlers.tools.tar import program as tar
+from handlers.tools.tar import reach as tar_reach
+from handlers.tools.tar import snapshot as tar_snapshot
+from handlers.tools.tar.ahead import ReadAhead
+from handlers.tools.tar.engine import Gnu, engine, is_internal, require_level
+from handlers.tools.tar.listener import Directories, Listener
+from handlers.tools.tar.options import TarOptions
+from handlers.tools.tar.renamed import Displaced
+from handlers.tools.tar.stored_set import TarSet
 
 if TYPE_CHECKING:
-    from handlers.tools.tar_full import PreparedFull
+    from handlers.tools.tar.full import PreparedFull
 
 DATA = "data.tar"
 TABLE = "data.frames"
@@ -94,7 +96,7 @@ class TarHandler:
         _require_subject(options)
         if isinstance(found, Gnu):
             return PreparedTar(job, options, found.version)
-        from handlers.tools.tar_full import PreparedFull
+        from handlers.tools.tar.full import PreparedFull
 
         return PreparedFull(
             job=job,
@@ -111,7 +113,7 @@ class TarHandler:
 
     def restore(self, chain: Sequence[SetReader], target: Path, paths: Sequence[bytes], control: Control) -> Restored:
         """All levels, oldest first; or only the frames that hold `paths`."""
-        from handlers.tools import tar_restore
+        from handlers.tools.tar import restore as tar_restore
 
         if paths:
             return tar_restore.restore_paths(chain, target, paths, control)
@@ -119,13 +121,13 @@ class TarHandler:
 
     def compare(self, chain: Sequence[SetReader], restored: Path, control: Control) -> Iterator[Difference]:
         """What differs from GNU tar's own listing."""
-        from handlers.tools import tar_restore
+        from handlers.tools.tar import restore as tar_restore
 
         return tar_restore.compare(chain, restored, control)
 
     def contents(self, chain: Sequence[SetReader], checkpoint: Callable[[], None]) -> Contents:
         """By the indexes, the directories' lists, and single frames."""
-        from handlers.tools.tar_tree import TarTree
+        from handlers.tools.tar.tree import TarTree
 
         return TarTree([TarSet(reader) for reader in chain], checkpoint)
 

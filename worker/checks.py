@@ -18,10 +18,11 @@ from config.load import Loaded
 from config.problems import ConfigError
 from config.settings import Settings
 from handlers.errors import HoldfastError
-from handlers.tools import tar, tar_reach
 from handlers.tools.codecs import Codec
-from handlers.tools.tar_engine import Internal, engine, has_gnu_tar
-from handlers.tools.tar_options import TarOptions
+from handlers.tools.tar import program as tar
+from handlers.tools.tar import reach as tar_reach
+from handlers.tools.tar.engine import Internal, engine, has_gnu_tar
+from handlers.tools.tar.options import TarOptions
 from worker import plans
 from worker.app import open_catalog, open_journal, open_stores
 from worker.catalog import Damaged, StoredSet

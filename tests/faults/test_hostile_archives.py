@@ -15,9 +15,9 @@ import pytest
 
 from handlers.errors import HoldfastError, IntegrityError, PermanentError
 from handlers.tools.confine import abi_version, confined
-from handlers.tools.tar_compare import compare
-from handlers.tools.tar_extract import extract
-from handlers.tools.tar_restore import restore_chain, restore_paths
+from handlers.tools.tar.compare import compare
+from handlers.tools.tar.extract import extract
+from handlers.tools.tar.restore import restore_chain, restore_paths
 from tests.workshop.tar_sets import Chain, Quiet, StoredSet, archive_of, directory, member, stored_set, tree_of
 
 LANDLOCK = pytest.mark.skipif(not abi_version(), reason="the kernel has no Landlock")

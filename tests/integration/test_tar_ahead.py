@@ -13,9 +13,9 @@ import pytest
 
 from handlers.tar_level import TarHandler
 from handlers.tools.process import run
-from handlers.tools.tar import Archiving
-from handlers.tools.tar_ahead import ReadAhead
-from handlers.tools.tar_options import TarOptions
+from handlers.tools.tar.ahead import ReadAhead
+from handlers.tools.tar.options import TarOptions
+from handlers.tools.tar.program import Archiving
 
 _PATIENCE_SECONDS = 20
 _SHORT_SECONDS = 2

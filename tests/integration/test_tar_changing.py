@@ -19,7 +19,7 @@ import pytest
 from handlers.contract import ProblemKind, Produced
 from handlers.errors import TemporaryError
 from handlers.tools import confine
-from handlers.tools.tar_records import END, Records
+from handlers.tools.tar.records import END, Records
 from tests.workshop.interfering import Blocked
 from tests.workshop.tar_levels import Plan, Recorder, listed, text_of, unpacked
 from tests.workshop.tar_sets import tree_of

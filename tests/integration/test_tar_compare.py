@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.tools.tar_restore import compare, restore_chain
+from handlers.tools.tar.restore import compare, restore_chain
 from tests.workshop.tar_sets import Chain, Quiet, fill
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="owners need root")

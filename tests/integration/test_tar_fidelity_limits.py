@@ -14,7 +14,7 @@ import pytest
 from handlers.contract import ProblemKind
 from handlers.tools.codecs import Codec
 from handlers.tools.removal import remove_below
-from handlers.tools.tar_restore import restore_chain
+from handlers.tools.tar.restore import restore_chain
 from tests.workshop.comparer import below, differences, photograph
 from tests.workshop.odd_attributes import access_list, named_user
 from tests.workshop.odd_names import DEEP_NAME, at_depth

@@ -172,7 +172,7 @@ def test_a_file_beyond_8_gib_is_whole(plan: Plan, subject: Path) -> None:
 
 def test_a_huge_member_has_its_size_in_the_extended_header(tmp_path: Path) -> None:
     """For a file without holes nobody wants to wait here."""
-    from handlers.tools.tar_header import FILE, Facts, member_header
+    from handlers.tools.tar.header import FILE, Facts, member_header
 
     header = member_header(b"./huge", FILE, Facts(0o600, 0, 0, 0), size=9 << 30)
 

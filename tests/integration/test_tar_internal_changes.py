@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from handlers.contract import FileProblem
-from handlers.tools.tar_internal import Walking, write_archive
+from handlers.tools.tar.internal import Walking, write_archive
 from tests.workshop.another_user import needs_another_user, nobody, open_directory
 from tests.workshop.comparer import differences, photograph
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers.tools import confine, tar_reach
+from handlers.tools import confine
+from handlers.tools.tar import reach as tar_reach
 from tests.workshop.tar_levels import Plan, listed
 
 pytestmark = pytest.mark.skipif(not confine.is_possible(), reason="needs Landlock")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers.tools.tar_in_place import directories_in_place
-from handlers.tools.tar_restore import compare, restore_chain, restore_paths
+from handlers.tools.tar.in_place import directories_in_place
+from handlers.tools.tar.restore import compare, restore_chain, restore_paths
 from tests.workshop.comparer import OWNERS, Photograph, below, differences, photograph
 from tests.workshop.tar_sets import Chain, Quiet, StoredSet, fill
 

@@ -14,7 +14,7 @@ import pytest
 
 from handlers.contract import Progress
 from handlers.errors import Cancelled, IntegrityError, PermanentError, TemporaryError
-from handlers.tools.tar_restore import compare, list_members, restore_chain, restore_paths
+from handlers.tools.tar.restore import compare, list_members, restore_chain, restore_paths
 from tests.workshop.comparer import Photograph, differences, photograph
 from tests.workshop.tar_sets import Chain, Quiet, fill
 

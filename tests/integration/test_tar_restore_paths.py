@@ -10,7 +10,7 @@ import pytest
 
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tools.codecs import Codec
-from handlers.tools.tar_restore import compare, restore_chain, restore_paths
+from handlers.tools.tar.restore import compare, restore_chain, restore_paths
 from tests.workshop.comparer import below, differences, photograph
 from tests.workshop.tar_sets import Chain, Quiet, fill, stored_set
 

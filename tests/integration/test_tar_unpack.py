@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import IntegrityError, PermanentError, TemporaryError
-from handlers.tools.tar_unpack import unpack
+from handlers.tools.tar.unpack import unpack
 from tests.faults.small_disk import small_disk
 from tests.workshop.another_user import needs_another_user, nobody, open_directory
 from tests.workshop.comparer import OWNERS, below, differences, photograph

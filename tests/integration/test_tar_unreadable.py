@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from handlers.contract import ProblemKind, Produced, unprintable
-from handlers.tools import tar_listener
-from handlers.tools.tar_lost import Lost
+from handlers.tools.tar import listener as tar_listener
+from handlers.tools.tar.lost import Lost
 from tests.workshop.another_user import needs_another_user, nobody
 from tests.workshop.tar_levels import Plan, listed, unpacked
 from tests.workshop.tar_sets import tree_of

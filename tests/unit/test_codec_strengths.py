@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from handlers.tools.codecs import Codec, check_strength
 from handlers.tools.frames import FrameWriter
-from handlers.tools.tar_options import TarOptions
+from handlers.tools.tar.options import TarOptions
 
 TEXT = b"".join(b"%d: a line of text, and %d is its square\n" % (number, number * number) for number in range(4000))
 PROGRAMS = {Codec.ZSTD: "zstd", Codec.GZIP: "gzip", Codec.BZIP2: "bzip2", Codec.XZ: "xz"}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import IntegrityError
-from handlers.tools.tar_access import attribute_names, numbered_lists, take_away, text_of_list
-from handlers.tools.tar_format import ACL, XATTR, Malformed
-from handlers.tools.tar_guard import Guard
+from handlers.tools.tar.access import attribute_names, numbered_lists, take_away, text_of_list
+from handlers.tools.tar.archive_format import ACL, XATTR, Malformed
+from handlers.tools.tar.guard import Guard
 from tests.workshop.odd_attributes import access_list, named_user
 from tests.workshop.tar_sets import archive_of, directory, member
 

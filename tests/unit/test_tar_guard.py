@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.errors import IntegrityError
-from handlers.tools.tar_format import Window, next_member
-from handlers.tools.tar_guard import MAX_LOOSE, Guard
-from handlers.tools.tar_rewrite import rewritten
+from handlers.tools.tar.archive_format import Window, next_member
+from handlers.tools.tar.guard import MAX_LOOSE, Guard
+from handlers.tools.tar.rewrite import rewritten
 from tests.workshop.tar_sets import archive_of, directory, header, member, padded, record
 
 NOWHERE = Path("/nonexistent")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import IntegrityError
-from handlers.tools.tar_guard import Guard
+from handlers.tools.tar.guard import Guard
 from tests.workshop.tar_sets import archive_of, directory, member
 
 TOP = directory(b"./", b"Dd\0Yx\0\0")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import IntegrityError
-from handlers.tools.tar_in_place import directories_in_place
-from handlers.tools.tar_moves import snapshot_directories
+from handlers.tools.tar.in_place import directories_in_place
+from handlers.tools.tar.moves import snapshot_directories
 
 HEAD = b"GNU tar-1.34-2\n1795234078\x00371335249\x00"
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.errors import IntegrityError
-from handlers.tools.tar_index import Member, lines_of, members, places
+from handlers.tools.tar.index import Member, lines_of, members, places
 from tests.workshop.tar_sets import LISTING
 
 FILE = b'block 12: -rw-r--r--  0/0             123 2026-11-21 03:29:00.123456789 "./dir/name"\n'

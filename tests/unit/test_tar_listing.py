@@ -9,11 +9,11 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.tools.tar_format import Window, next_member
-from handlers.tools.tar_header import DIRECTORY, FILE, SYMBOLIC_LINK, Facts, decimal_time, member_header
-from handlers.tools.tar_index import members
-from handlers.tools.tar_listing import Listing
-from handlers.tools.tar_rewrite import records_of
+from handlers.tools.tar.archive_format import Window, next_member
+from handlers.tools.tar.header import DIRECTORY, FILE, SYMBOLIC_LINK, Facts, decimal_time, member_header
+from handlers.tools.tar.index import members
+from handlers.tools.tar.listing import Listing
+from handlers.tools.tar.rewrite import records_of
 
 SECOND = 1_000_000_000
 

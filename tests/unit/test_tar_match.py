@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from handlers.errors import PermanentError
-from handlers.tools.tar import Archiving
-from handlers.tools.tar_match import Excluded, leaves_nothing
-from handlers.tools.tar_options import TarOptions
+from handlers.tools.tar.match import Excluded, leaves_nothing
+from handlers.tools.tar.options import TarOptions
+from handlers.tools.tar.program import Archiving
 
 DIRECTORIES = ("a/b", "a/..a", "ab/a\\", "[a]/b", "\udcff/b", "A/a/b")
 NAMES = ("a", "b", "A", "ab", "a*", "[a]", "a\\", "-", "..a", "a\nb", "é", "\udcff", "a?b", "]", "a.b")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from handlers.tools.tar_in_place import directories_in_place
-from handlers.tools.tar_records import END, Record, Records
-from handlers.tools.tar_shared import Newcomers
+from handlers.tools.tar.in_place import directories_in_place
+from handlers.tools.tar.records import END, Record, Records
+from handlers.tools.tar.shared import Newcomers
 
 HEAD = b"GNU tar-1.34-2\n1700000000\x000\0"
 

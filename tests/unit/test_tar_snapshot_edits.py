@@ -10,10 +10,10 @@ import pytest
 
 from handlers.contract import FileProblem, ProblemKind
 from handlers.errors import IntegrityError
-from handlers.tools.tar_listener import Directories
-from handlers.tools.tar_lost import Lost, time_to_go_back_to, without_lost
-from handlers.tools.tar_records import Record, Records
-from handlers.tools.tar_renamed import Displaced
+from handlers.tools.tar.listener import Directories
+from handlers.tools.tar.lost import Lost, time_to_go_back_to, without_lost
+from handlers.tools.tar.records import Record, Records
+from handlers.tools.tar.renamed import Displaced
 
 HEAD = b"GNU tar-1.34-2\n1795234078\x00371335249\x00"
 

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from handlers.contract import ProblemKind
 from handlers.errors import PermanentError, TemporaryError
-from handlers.tools import tar
 from handlers.tools.process import Ended
-from handlers.tools.tar_options import TarOptions
+from handlers.tools.tar import program as tar
+from handlers.tools.tar.options import TarOptions
 
 
 def ended(code: int, killed_by: str | None = None, stderr: str = "") -> Ended:

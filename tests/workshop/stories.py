@@ -137,7 +137,7 @@ def tell_as_nobody(place: Path, kinds: Iterable[str]) -> Story:
 
 def _as_nobody(place: str, kinds: Sequence[str]) -> None:
     # What is imported late by others: nobody may not be let into the directory of this Python.
-    importlib.import_module("handlers.tools.tar_restore")
+    importlib.import_module("handlers.tools.tar.restore")
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

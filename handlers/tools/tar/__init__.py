@@ -1,0 +1,1 @@
+"""GNU tar's archives and snapshot files: how they are made, read, restored."""
