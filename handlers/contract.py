@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar, NamedTuple, NewType, Protocol
+from typing import TYPE_CHECKING, ClassVar, NewType, Protocol
 
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from handlers.contents import Contents
 
 BackupId = NewType("BackupId", str)
 """Names one backup set for ever; safe as a file name and as a part of an S3 key."""
@@ -46,6 +49,19 @@ class Part:
     frames: Frames | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A finished directory of a backup set, in which the files lie as they are, beside the parts."""
+
+    name: str
+    files: int
+    """Names below it, directories included."""
+    size_bytes: int
+    """Of the regular files in it, each hard-linked one once."""
+    listing: str
+    """Name of the part that lists all that is in it, see `handlers.tools.trees.listing`."""
+
+
 class PartWriter(Protocol):
     """One part being written."""
 
@@ -65,6 +81,19 @@ class Sink(Protocol):
     def open_part(self, name: str) -> PartWriter:
         """A writer for a new part; each name is used once in a set. Several parts may be open at once."""
 
+    def open_tree(self, name: str) -> Path:
+        """A new, empty directory of the set, for the caller to fill; what is in it becomes durable with the commit.
+
+        Names are shared with the parts. Raises PermanentError where the store holds single files only.
+        """
+
+    def leftover(self, name: str) -> Path | None:
+        """What an earlier attempt for the plan left in a tree of this name when it failed or died; None if nothing.
+
+        The caller may move out of it, or link to, whatever it finds good: nothing is known of it. It is on the file
+        system of `open_tree`'s directories, and goes away with the commit, or the end of this attempt.
+        """
+
 
 class SetReader(Protocol):
     """One committed backup set, as a handler reads it."""
@@ -80,6 +109,13 @@ class SetReader(Protocol):
     @property
     def parts(self) -> Mapping[str, Part]:
         """The parts by name, as the manifest has them."""
+
+    @property
+    def trees(self) -> Mapping[str, Tree]:
+        """The trees by name, as the manifest has them."""
+
+    def tree(self, name: str) -> Path:
+        """The directory of a tree, to be read only. Not checked. Raises IntegrityError where it is missing."""
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The whole part, in order, as stored.
@@ -100,6 +136,8 @@ class ProblemKind(StrEnum):
     SOCKET = "socket"
     UNKNOWN_TYPE = "unknown_type"
     RENAMED = "renamed"
+    IGNORED = "ignored"
+    """Missing, and the plan says that it may be."""
     OTHER = "other"
 
     @property
@@ -164,6 +202,12 @@ class Job:
     scratch: Path
     """An empty directory of this job alone; removed afterwards, whatever happens."""
     control: Control
+    full_asked: bool = False
+    """Whether the request itself asked for a full backup."""
+    bandwidth_bytes_per_second: int | None = None
+    """How fast a tree may be written at most; parts are slowed down by the sink itself."""
+    last_try: bool = True
+    """Whether nobody tries again should this attempt end in a TemporaryError: half a backup may be better than none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +226,8 @@ class Produced:
     """Versions of the programs that made the set, for instance {"tar": "1.34"}."""
     excluded: tuple[str, ...] = ()
     """The patterns that kept files out."""
+    trees: tuple[Tree, ...] = ()
+    """What was written into directories of the set; the listing of each is among the parts."""
     empty: bool = False
     """Whether the subject has nothing in it, as if something were not mounted."""
 
@@ -220,74 +266,6 @@ class Difference:
 
     path: str
     what: str
-
-
-class EntryType(StrEnum):
-    """What a name in a directory is."""
-
-    FILE = "file"
-    DIRECTORY = "directory"
-    SYMLINK = "symlink"
-    FIFO = "fifo"
-    BLOCK_DEVICE = "block_device"
-    CHARACTER_DEVICE = "character_device"
-    UNKNOWN = "unknown"
-    """Of a file that is not in the set."""
-
-
-class Entry(NamedTuple):
-    """One name in a directory, as it was when a set was made. A plain tuple: there may be millions."""
-
-    path: bytes
-    """Relative to the subject; `.` for the top directory."""
-    type: EntryType
-    size: int = 0
-    """Bytes of a regular file, holes included."""
-    mode: int | None = None
-    """The permission bits. None, as with the owner and the time, where no set says: see `missing`; and of a directory
-    of which the plan only names something below."""
-    uid: int | None = None
-    gid: int | None = None
-    mtime_ns: int | None = None
-    target: bytes | None = None
-    """What a symbolic link says."""
-    device: tuple[int, int] | None = None
-    """Major and minor number."""
-    held_by: BackupId | None = None
-    """The set of the chain that has it: an older one for what did not change since."""
-    place: tuple[int, int, bytes] | None = None
-    """For the handler. Hard links to one file have the same place, whatever their names."""
-    missing: ProblemKind | None = None
-    """Why no set has it although the directory had it: it could not be read, is a socket, or went away meanwhile."""
-    outdated: ProblemKind | None = None
-    """Why it is as an older set has it, `held_by`, although it may have changed since: the same reasons."""
-
-
-class Contents(Protocol):
-    """The state of the last set of a chain, to look into without restoring it. For one thread at a time."""
-
-    @property
-    def bytes_read(self) -> int:
-        """Stored bytes that were fetched so far."""
-
-    def look(self, path: bytes) -> tuple[Entry, Iterator[Entry]] | None:
-        """What is at this path and, of a directory, what is in it, sorted by name; None where there is nothing.
-
-        Raises IntegrityError where the set is not what was written, PermanentError for a path that can be in no set.
-        """
-
-    def walk(self, directory: bytes) -> Iterator[Entry]:
-        """All below a directory, one directory after the other: sorted by the directory's path, then by name.
-
-        The order is the same for every set, so that two of them can be compared as they come. The top directory itself
-        is left out. Memory does not grow with the number of files; temporary files do.
-        """
-
-    def read(self, entry: Entry, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The content of a regular file that `look` or `walk` gave, holes as zeros, or only `length` bytes from offset.
-
-        Only what is needed is fetched, and checked before any of it is yielded. Raises IntegrityError.
-        """
 
 
 class Handler(Protocol):

@@ -12,21 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import BaseModel
 
-from handlers.contract import (
-    JSON,
-    Contents,
-    Control,
-    Difference,
-    Frames,
-    Job,
-    Part,
-    PartWriter,
-    Produced,
-    Progress,
-    Restored,
-    SetReader,
-    Sink,
-)
+from handlers.contents import Contents
+from handlers.contract import JSON, Control, Difference, Frames, Job, Part, PartWriter, Produced, Progress, Restored, SetReader, Sink
 from handlers.errors import HoldfastError, PermanentError
 from handlers.tools.codecs import Codec
 from handlers.tools.frame_table import Frame

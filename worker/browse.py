@@ -11,7 +11,8 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from handlers import registry
-from handlers.contract import Contents, Entry, EntryType, printable
+from handlers.contents import Contents, Entry, EntryType
+from handlers.contract import printable
 from handlers.errors import PermanentError
 from worker.catalog import Catalog, StoredSet
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from loguru import logger
 
-from handlers.contract import BackupId, Part, PlanName
+from handlers.contract import BackupId, Part, PlanName, Tree
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tools.checksum import checked
 from worker.levels import ChainBroken, levels_to_restore, newest
@@ -50,6 +51,20 @@ class StoredSet:
     def parts(self) -> Mapping[str, Part]:
         """The parts by name."""
         return {record.name: record.part() for record in self.manifest.parts}
+
+    @property
+    def trees(self) -> Mapping[str, Tree]:
+        """The trees by name."""
+        return {record.name: record.tree() for record in self.manifest.trees}
+
+    def tree(self, name: str) -> Path:
+        """The directory of a tree, to be read only. Raises IntegrityError where it is missing."""
+        if name not in self.trees:
+            raise IntegrityError(f"set {self.name} has no tree {name}")
+        try:
+            return self.store.tree(self.name, name)
+        except SetMissing as error:
+            raise IntegrityError(f"tree {name} of set {self.name} is missing from store {self.store.name}") from error
 
     def stream(self, name: str) -> Iterator[bytes]:
         """The whole part; raises IntegrityError at the end at the latest if it is not what the manifest tells of."""

@@ -12,7 +12,8 @@ from typing import IO
 
 import orjson
 
-from handlers.contract import BackupId, Entry, EntryType
+from handlers.contents import Entry, EntryType
+from handlers.contract import BackupId
 from handlers.tools.process import disk_error
 
 _KEPT_DIRECTORIES = 256

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, cast
 
 from loguru import logger
 
-from handlers.contract import Entry, EntryType, printable
+from handlers.contents import Entry, EntryType
+from handlers.contract import printable
 from handlers.errors import HoldfastError, PermanentError
 from worker.browse import TOP, Opened
 from worker.entry_table import EntryTable

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from handlers.contract import BackupId, Frames, Part, PlanName
+from handlers.contract import BackupId, Frames, Part, PlanName, Tree
 from handlers.errors import IntegrityError
 
 FORMAT: Literal[1] = 1
@@ -79,6 +79,28 @@ class PartRecord(_Record):
         return Part(name=self.name, size_bytes=self.bytes, sha256=self.sha256, codec=self.codec, frames=frames or None)
 
 
+class TreeRecord(_Record):
+    """One directory of the set in which files lie as they are."""
+
+    name: str
+    """Its name inside the set."""
+    files: int = Field(ge=0)
+    """Names below it, directories included."""
+    bytes: int = Field(ge=0)
+    """Of the regular files in it, each hard-linked one once."""
+    listing: str
+    """Name of the part that lists all that is in it, with sizes and SHA-256."""
+
+    @classmethod
+    def of(cls, tree: Tree) -> TreeRecord:
+        """The record of a tree that was written."""
+        return cls(name=tree.name, files=tree.files, bytes=tree.size_bytes, listing=tree.listing)
+
+    def tree(self) -> Tree:
+        """The tree as handlers know it."""
+        return Tree(name=self.name, files=self.files, size_bytes=self.bytes, listing=self.listing)
+
+
 class ProblemRecord(_Record):
     """One file that is not in the set as it should be."""
 
@@ -98,7 +120,7 @@ class Counts(_Record):
     bytes_in: int
     """Bytes read from the subject."""
     bytes_out: int
-    """Bytes stored, all parts together."""
+    """Bytes stored, all parts and trees together."""
 
 
 class Manifest(_Record):
@@ -140,6 +162,8 @@ class Manifest(_Record):
     """Sizes."""
     parts: tuple[PartRecord, ...]
     """The files of the set, other than this one."""
+    trees: tuple[TreeRecord, ...] = ()
+    """The directories of the set; none in an archive."""
     excluded: tuple[str, ...] = ()
     """Patterns that kept files out."""
     problems: tuple[ProblemRecord, ...] = ()

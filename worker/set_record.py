@@ -9,7 +9,7 @@ from handlers.contract import JSON, BackupId, Produced
 from worker import manifest, policy
 from worker.journal.protocol import Entry
 from worker.levels import Choice
-from worker.manifest import EMPTY, Counts, Manifest, PartRecord, ProblemRecord
+from worker.manifest import EMPTY, Counts, Manifest, PartRecord, ProblemRecord, TreeRecord
 from worker.plan import Plan, Surroundings
 from worker.stores.protocol import SetMissing, SetName
 
@@ -24,6 +24,8 @@ def write_up(
     last, last_digest = _last(plan, around)
     request = entry.request
     parts = tuple(PartRecord.of(part) for part in made.parts)
+    trees = tuple(TreeRecord.of(tree) for tree in made.trees)
+    stored = sum(part.bytes for part in parts) + sum(tree.bytes for tree in trees)
     return Manifest(
         backup_id=entry.backup_id,
         request_id=request.request_id,
@@ -40,8 +42,9 @@ def write_up(
         started=started,
         finished=around.clock(),
         outcome=policy.outcome_of(made, on_unreadable=plan.on_unreadable, on_changed=plan.on_changed),
-        counts=Counts(files=made.files, bytes_in=made.bytes_in, bytes_out=sum(part.bytes for part in parts)),
+        counts=Counts(files=made.files, bytes_in=made.bytes_in, bytes_out=stored),
         parts=parts,
+        trees=trees,
         excluded=made.excluded,
         problems=tuple(ProblemRecord(kind=p.kind, path=p.path, detail=p.detail) for p in made.problems),
         problem_counts={kind.value: count for kind, count in made.problem_counts.items()},

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from handlers.contract import Control, Part, PartWriter
@@ -93,6 +94,14 @@ class _ThrottledDraft:
     def open_part(self, name: str) -> PartWriter:
         """A writer for a new part."""
         return _ThrottledPart(self._draft.open_part(name), self._throttle, self._control)
+
+    def open_tree(self, name: str) -> Path:
+        """A new directory. What is written into it passes us by: `Job.bandwidth_bytes_per_second` is for that."""
+        return self._draft.open_tree(name)
+
+    def leftover(self, name: str) -> Path | None:
+        """What an earlier attempt left."""
+        return self._draft.leftover(name)
 
     def commit(self, files: Mapping[str, bytes], manifest: bytes) -> None:
         """Make the set exist."""

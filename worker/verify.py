@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 from handlers import registry
-from handlers.contract import Control, Difference, Progress
+from handlers.contract import Control, Difference, Progress, Tree
 from handlers.errors import HoldfastError, IntegrityError
+from handlers.tools.trees.check import check
 from worker.catalog import Catalog, StoredSet
 from worker.levels import ChainBroken
 from worker.manifest import GUIDE, SUMS, sums
@@ -46,7 +47,7 @@ def verify(catalog: Catalog, wanted: StoredSet, depth: Depth, scratch: Path, con
 
 
 def check_parts(wanted: StoredSet, control: Control) -> None:
-    """Read every part; raises IntegrityError naming the first that is not what the manifest says."""
+    """Read every part, then every tree; raises IntegrityError naming the first that is not what the manifest says."""
     read = 0
     for name in wanted.parts:
         for chunk in wanted.stream(name):
@@ -60,6 +61,25 @@ def check_parts(wanted: StoredSet, control: Control) -> None:
         raise IntegrityError(f"set {wanted.name} in store {wanted.store.name} lacks a file: {error.message}") from error
     if on_record != sums(wanted.manifest.parts):
         raise IntegrityError(f"{SUMS} of set {wanted.name} does not agree with its manifest")
+
+    def report(more_bytes: int) -> None:
+        nonlocal read
+        read += more_bytes
+        control.report(Progress(bytes_in=read))
+
+    for tree in wanted.trees.values():
+        _check_tree(wanted, tree, control.checkpoint, report)
+
+
+def _check_tree(wanted: StoredSet, tree: Tree, checkpoint: Callable[[], None], report: Callable[[int], None]) -> None:
+    name = f"{tree.name} of set {wanted.name} in store {wanted.store.name}"
+    listing = wanted.stream(tree.listing)
+    files, size_bytes = check(wanted.tree(tree.name), listing, name=name, checkpoint=checkpoint, report=report)
+    if (files, size_bytes) != (tree.files, tree.size_bytes):
+        raise IntegrityError(
+            f"tree {name} has {files} names and {size_bytes} bytes, as its listing says, "
+            f"but its manifest tells of {tree.files} and {tree.size_bytes}"
+        )
 
 
 def restore_on_trial(catalog: Catalog, wanted: StoredSet, scratch: Path, control: Control) -> None:

@@ -7,11 +7,14 @@ latter two keep each directory on the way open, the first does not reach paths l
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """How to open a directory itself, never what a symbolic link points to."""
@@ -26,51 +29,105 @@ NO_DIRECTORY = frozenset({errno.ENOTDIR, errno.ELOOP})
 """What opening says where something else has the name, a symbolic link for instance."""
 
 
+_Seen = TypeVar("_Seen")
+
+
 @dataclass(slots=True)
 class _Level:
     descriptor: int | None
     identity: tuple[int, int]
-    pending: list[tuple[bytes, bool]]
     name: bytes = b""
     """In the directory above."""
 
 
-def walk(top: int, enter: Callable[[int, bytes], object] | None = None) -> Iterator[tuple[int, bytes, bool]]:
+class Way:
+    """The way from an open directory down to one below it, step by step; no step follows a symbolic link."""
+
+    def __init__(self, top: int) -> None:
+        """Begins at `top`, which stays the caller's."""
+        self._levels = [_Level(os.dup(top), _identity(top))]
+
+    @property
+    def here(self) -> int:
+        """The open directory where we are, until the next step."""
+        descriptor = self._levels[-1].descriptor
+        assert descriptor is not None
+        return descriptor
+
+    @property
+    def steps(self) -> list[bytes]:
+        """The names that led here."""
+        return [level.name for level in self._levels[1:]]
+
+    def enter(self, name: bytes, look: Callable[[int], _Seen]) -> _Seen:
+        """Go into a directory that is here, and return what `look` says of it. Raises OSError, and stays."""
+        here = self.here
+        below = os.open(name, ENTER, dir_fd=here)
+        try:
+            seen = look(below)
+            level = _Level(below, _identity(below), name)
+        except BaseException:
+            os.close(below)
+            raise
+        self._levels.append(level)
+        if len(self._levels) > _HELD:
+            os.close(here)
+            self._levels[-2].descriptor = None
+        return seen
+
+    def leave(self) -> bytes:
+        """Go back up; returns the name of what was left. Raises OSError where that was moved meanwhile."""
+        left, above = self._levels.pop(), self._levels[-1]
+        assert left.descriptor is not None
+        try:
+            if above.descriptor is None:
+                above.descriptor = os.open(b"..", ENTER, dir_fd=left.descriptor)
+                if _identity(above.descriptor) != above.identity:
+                    raise OSError(errno.EBUSY, "directory was moved while it was walked", left.name)
+        finally:
+            os.close(left.descriptor)
+        return left.name
+
+    def close(self) -> None:
+        """Let go of all directories."""
+        for level in self._levels:
+            if level.descriptor is not None:
+                os.close(level.descriptor)
+        self._levels.clear()
+
+
+def walk(
+    top: int, enter: Callable[[int, bytes], object] | None = None, *, removed_at_once: int | None = None
+) -> Iterator[tuple[int, bytes, bool]]:
     """Every name below an open directory: the directory it is in, the name, whether it is a directory itself.
 
     What is in a directory comes before the directory, which may be empty by then. `enter` is called with the place of
     each directory before that is opened. No symbolic link is followed; a directory that may not be read is told, and
     what has gone in the meantime is not. Raises OSError, also where a directory was moved away while we were in it.
+    All names of a directory are in memory meanwhile. A caller who removes each name that is told may give
+    `removed_at_once`: after so many the directory is listed anew.
     """
-    levels = [_level(os.dup(top))]
-    try:
+    listed = functools.partial(_listed, at_most=removed_at_once)
+    with closing(Way(top)) as way:
+        pending = [listed(way.here)]
         while True:
-            here = levels[-1]
-            at = here.descriptor
-            assert at is not None
-            if not here.pending:
-                if len(levels) == 1:
+            if not pending[-1] and removed_at_once is not None:
+                pending[-1] = listed(way.here)
+            if not pending[-1]:
+                pending.pop()
+                if not pending:
                     return
-                _leave(levels)
-                above = levels[-1].descriptor
-                assert above is not None
-                yield above, here.name, True
+                left = way.leave()
+                yield way.here, left, True
                 continue
-            name, is_directory = here.pending.pop()
+            name, is_directory = pending[-1].pop()
             if is_directory and enter is not None:
-                enter(at, name)
-            below = _opened(at, name) if is_directory else False
-            if isinstance(below, _Level):
-                levels.append(below)
-                if len(levels) > _HELD:
-                    os.close(at)
-                    here.descriptor = None
+                enter(way.here, name)
+            below = _entered(way, name, listed) if is_directory else False
+            if isinstance(below, list):
+                pending.append(below)
             elif below is not None:
-                yield at, name, below
-    finally:
-        for level in levels:
-            if level.descriptor is not None:
-                os.close(level.descriptor)
+                yield way.here, name, below
 
 
 @contextmanager
@@ -102,10 +159,12 @@ def count_below(directory: Path) -> int:
         os.close(top)
 
 
-def _opened(at: int, name: bytes) -> _Level | bool | None:
-    """The directory; where it cannot be opened, whether it is one; None where it is gone."""
+def _entered(
+    way: Way, name: bytes, listed: Callable[[int], list[tuple[bytes, bool]]]
+) -> list[tuple[bytes, bool]] | bool | None:
+    """What is in the directory; where it cannot be entered, whether it is one; None where it is gone."""
     try:
-        return _level(os.open(name, ENTER, dir_fd=at), name)
+        return way.enter(name, listed)
     except FileNotFoundError:
         return None
     except PermissionError:
@@ -116,26 +175,12 @@ def _opened(at: int, name: bytes) -> _Level | bool | None:
         raise
 
 
-def _level(descriptor: int, name: bytes = b"") -> _Level:
-    try:
-        about = os.fstat(descriptor)
-        with os.scandir(descriptor) as found:
-            pending = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in found]
-    except OSError:
-        os.close(descriptor)
-        raise
-    return _Level(descriptor, (about.st_dev, about.st_ino), pending, name)
+def _listed(directory: int, at_most: int | None) -> list[tuple[bytes, bool]]:
+    with os.scandir(directory) as found:
+        names = itertools.islice(found, at_most)
+        return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in names]
 
 
-def _leave(levels: list[_Level]) -> None:
-    """Go back to the directory above."""
-    left, above = levels.pop(), levels[-1]
-    assert left.descriptor is not None
-    try:
-        if above.descriptor is None:
-            above.descriptor = os.open(b"..", ENTER, dir_fd=left.descriptor)
-            about = os.fstat(above.descriptor)
-            if (about.st_dev, about.st_ino) != above.identity:
-                raise OSError(errno.EBUSY, "directory was moved while it was walked", left.name)
-    finally:
-        os.close(left.descriptor)
+def _identity(directory: int) -> tuple[int, int]:
+    about = os.fstat(directory)
+    return about.st_dev, about.st_ino

@@ -30,6 +30,8 @@ from types import TracebackType
 from typing import Self
 
 from handlers.errors import PermanentError, TemporaryError
+from handlers.tools.account import Account
+from handlers.tools.lines import MAX_LINE_BYTES, Lines
 from handlers.tools.priority import carry_over
 
 PIPE = subprocess.PIPE
@@ -39,9 +41,6 @@ NOTHING = subprocess.DEVNULL
 
 PIPE_BYTES = 1 << 20
 """What we ask the kernel to hold in a pipe; it may refuse."""
-
-MAX_LINE_BYTES = 64 << 10
-"""A longer line of stderr is cut: two file names, each byte quoted, are shorter."""
 
 _POLITE_SECONDS = 2.0
 _KILL_SECONDS = 30.0
@@ -94,12 +93,14 @@ class Program:
         checkpoint: Callable[[], None] | None = None,
         deadline: timedelta | None = None,
         on_error_line: Callable[[bytes], None] | None = None,
+        account: Account | None = None,
     ) -> None:
         """`stdin` and `stdout` are PIPE, NOTHING or a descriptor, which stays the caller's.
 
         `environment` is added to PATH, LC_ALL=C and TZ=UTC, which is all that the program sees. `checkpoint` is
         called several times a second while this object waits; whatever it raises passes through. `on_error_line`
         gets each line of stderr, without its end, in a thread of its own; what it raises comes out of `checkpoint`.
+        The program runs as `account`, where that is given; `directory` is entered before.
         """
         self._argv = [os.fsencode(argument) for argument in argv]
         self.name = os.fsdecode(self._argv[0]).rpartition("/")[2]
@@ -110,12 +111,14 @@ class Program:
             "PATH": os.pathsep.join(os.get_exec_path()),
             "LC_ALL": "C",
             "TZ": "UTC",
+            **(account.environment if account else {}),
             **(environment or {}),
         }
         self._directory = directory
         self._on_checkpoint = checkpoint
         self._deadline = deadline
         self._on_error_line = on_error_line
+        self._account = account
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._sides: list[Future[None]] = []
         self._stop = Event()
@@ -124,6 +127,7 @@ class Program:
     def __enter__(self) -> Self:
         """Start it. Raises PermanentError where there is no such program, TemporaryError where it cannot start."""
         argv = [*_launcher(), _found(os.fsdecode(self._argv[0])), *self._argv[1:]]
+        account = self._account
         try:
             self._popen = subprocess.Popen(
                 argv,
@@ -135,6 +139,9 @@ class Program:
                 cwd=self._directory,
                 pass_fds=self._pass_fds,
                 start_new_session=True,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=account.groups if account else None,
             )
         except OSError as error:
             raise TemporaryError(f"cannot start {self.name}: {error}") from error
@@ -282,7 +289,7 @@ class Program:
             self._on_error_line(line)
 
     def _drain_errors(self, descriptor: int) -> None:
-        lines = _Lines(self._error_line)
+        lines = Lines(self._error_line)
         self._drain(descriptor, lines.take, 0.0)
         lines.finish()
 
@@ -301,27 +308,6 @@ class Program:
             take(buffer[:count])
             if nap_seconds and count < len(buffer) // 2:
                 self._stop.wait(nap_seconds)
-
-
-class _Lines:
-    """Cuts what flows by into lines of a bounded length."""
-
-    def __init__(self, on_line: Callable[[bytes], None]) -> None:
-        self._on_line = on_line
-        self._rest = b""
-
-    def take(self, piece: memoryview) -> None:
-        """One more piece."""
-        *lines, rest = (self._rest + piece).split(b"\n")
-        self._rest = rest[:MAX_LINE_BYTES]
-        for line in lines:
-            self._on_line(line[:MAX_LINE_BYTES])
-
-    def finish(self) -> None:
-        """A last line may lack its end."""
-        if self._rest:
-            self._on_line(self._rest)
-            self._rest = b""
 
 
 def run(

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from handlers.tools.deep_tree import ENTER, NO_DIRECTORY, walk
 
+_AT_ONCE = 10_000
+"""Names of one directory that are in memory, however many it has."""
+
 
 def remove_tree(path: Path) -> None:
     """Remove path with everything below it; gone already, or gone half way, is fine. Raises OSError.
@@ -49,7 +52,7 @@ def remove_at(parent: int, name: bytes) -> None:
         _remove(parent, name, is_directory=False)
         return
     try:
-        for at, below, is_directory in walk(top, _let_in):
+        for at, below, is_directory in walk(top, _let_in, removed_at_once=_AT_ONCE):
             _remove(at, below, is_directory=is_directory)
     finally:
         os.close(top)

@@ -2,83 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from handlers.contract import PlanName
+from tests.workshop.journals import (
+    ME,
+    NOW,
+    SECOND,
+    asked,
+    begun,
+    callers,
+    event,
+    nothing,
+    outbox_ids,
+    runnable_ids,
+    say,
+)
 from worker.intake.wire import BackupRequest, RequestData, RequestId
-from worker.journal.memory import MemoryJournal
-from worker.journal.protocol import Announcement, Attached, Begun, Caller, Conflict, Entry, Journal, Known
-from worker.journal.sqlite import SqliteJournal
+from worker.journal.protocol import Attached, Begun, Caller, Conflict, Entry, Journal, Known
 from worker.lifecycle import IllegalMove, State
-
-NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
-SECOND = timedelta(seconds=1)
-ME = Caller(reply_to="answers", correlation_id="7")
-
-
-@pytest.fixture(params=["sqlite", "memory"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
-    """Each journal in turn."""
-    makers: dict[str, Callable[[], Journal]] = {
-        "sqlite": lambda: SqliteJournal(tmp_path / "journal.db"),
-        "memory": MemoryJournal,
-    }
-    made = makers[request.param]()
-    yield made
-    made.close()
-
-
-def asked(
-    name: str = "a", *, plan: str = "photos", reply_to: str | None = None, correlation_id: str | None = None
-) -> BackupRequest:
-    """A request of this name."""
-    return BackupRequest(request_id=name, data=RequestData(plan=plan), reply_to=reply_to, correlation_id=correlation_id)
-
-
-def begun(journal: Journal, name: str = "a", *, now: datetime = NOW) -> RequestId:
-    """A request that the journal has just taken in."""
-    journal.begin(asked(name), intake="queue", redelivered=False, now=now)
-    return RequestId(name)
-
-
-def event(name: str, *, sink: str = "queue", request_id: RequestId | None = None) -> Announcement:
-    """An event for the outbox."""
-    return Announcement(event_id=name, sink=sink, caller=ME, body=b"\x00" + name.encode(), request_id=request_id)
-
-
-def say(*events: Announcement) -> Callable[[Sequence[Caller]], Sequence[Announcement]]:
-    """These events, whoever attached."""
-    return lambda _: events
-
-
-nothing = say()
-
-
-def callers(journal: Journal, name: str = "a") -> list[Caller]:
-    """Whoever attached, as the conclusion tells; the request is concluded by it."""
-    told: list[Caller] = []
-
-    def remember(attached: Sequence[Caller]) -> Sequence[Announcement]:
-        told.extend(attached)
-        return []
-
-    journal.conclude(RequestId(name), outcome=b"{}", announcements=remember, now=NOW)
-    return told
-
-
-def runnable_ids(journal: Journal, *, now: datetime = NOW, limit: int = 100, busy: frozenset[str] = frozenset()) -> str:
-    """The ids that may be worked on, joined."""
-    entries = journal.runnable(now, limit=limit, busy=frozenset(PlanName(name) for name in busy))
-    return "".join(entry.request_id for entry in entries)
-
-
-def outbox_ids(journal: Journal, *, limit: int = 100, skip: frozenset[str] = frozenset()) -> str:
-    """The ids of the events to send, joined."""
-    return "".join(item.event_id for item in journal.outbox(limit=limit, skip=skip))
 
 
 def test_a_new_request_is_begun(journal: Journal) -> None:
@@ -394,109 +337,6 @@ def test_changing_an_unknown_request_is_a_bug(journal: Journal) -> None:
         journal.conclude(RequestId("nobody"), outcome=b"", announcements=say(event("x")), now=NOW)
 
     assert outbox_ids(journal) == ""
-
-
-def test_the_outcome_and_its_events_are_fixed_together(journal: Journal) -> None:
-    """The bytes come back as they were, in the order given."""
-    request_id = begun(journal)
-    journal.postpone(request_id, until=NOW + SECOND, error="e", now=NOW)
-    events = [event("x", request_id=request_id), event("y", request_id=request_id)]
-
-    entry = journal.conclude(request_id, outcome=b"\x00{}", announcements=say(*events), now=NOW + SECOND)
-
-    assert (entry.state, entry.outcome, entry.retry_at) == (State.CONCLUDED, b"\x00{}", None)
-    waiting = journal.outbox(limit=10)
-    assert [(item.event_id, item.sink, item.caller, item.body, item.request_id) for item in waiting] == [
-        ("x", "queue", ME, b"\x00x", request_id),
-        ("y", "queue", ME, b"\x00y", request_id),
-    ]
-    assert waiting[0].sequence < waiting[1].sequence
-
-
-def test_an_outcome_that_cannot_be_told_is_not_fixed(journal: Journal) -> None:
-    """When making the events fails, nothing has changed, and whoever attached is still known."""
-    request_id = begun(journal)
-    journal.begin(asked(reply_to="answers", correlation_id="7"), intake="queue", redelivered=False, now=NOW)
-    before = journal.entry(request_id)
-
-    def fail(_: Sequence[Caller]) -> Sequence[Announcement]:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        journal.conclude(request_id, outcome=b"{}", announcements=fail, now=NOW)
-
-    assert journal.entry(request_id) == before
-    assert callers(journal) == [ME]
-
-
-def test_without_events_a_concluded_request_is_announced(journal: Journal) -> None:
-    """There is nobody to tell; events that nothing waits for do not count."""
-    request_id = begun(journal)
-
-    entry = journal.conclude(request_id, outcome=b"{}", announcements=say(event("x", request_id=None)), now=NOW)
-
-    assert entry.state is State.ANNOUNCED
-    assert outbox_ids(journal) == "x"
-
-
-def test_a_request_is_announced_when_its_last_event_is_taken(journal: Journal) -> None:
-    """Not before; each place counts on its own."""
-    request_id = begun(journal)
-    events = [event("x", request_id=request_id), event("x", sink="spool", request_id=request_id), event("y")]
-    journal.conclude(request_id, outcome=b"{}", announcements=say(*events), now=NOW)
-
-    journal.sent("x", "queue", now=NOW + SECOND)
-    between = journal.entry(request_id)
-    journal.sent("x", "spool", now=NOW + 2 * SECOND)
-    after = journal.entry(request_id)
-
-    assert between is not None
-    assert after is not None
-    assert (between.state, after.state, after.updated) == (State.CONCLUDED, State.ANNOUNCED, NOW + 2 * SECOND)
-    assert outbox_ids(journal) == "y"
-
-
-def test_what_was_taken_twice_is_taken_once(journal: Journal) -> None:
-    """The second confirmation, and one for an unknown event, change nothing."""
-    journal.announce([event("x")], now=NOW)
-
-    journal.sent("x", "queue", now=NOW)
-    journal.sent("x", "queue", now=NOW)
-    journal.sent("never", "queue", now=NOW)
-
-    assert outbox_ids(journal) == ""
-
-
-def test_an_event_of_a_running_request_does_not_end_it(journal: Journal) -> None:
-    """That somebody took `started` says nothing about the outcome."""
-    request_id = begun(journal)
-    journal.announce([event("x", request_id=request_id)], now=NOW)
-
-    journal.sent("x", "queue", now=NOW)
-
-    entry = journal.entry(request_id)
-    assert entry is not None
-    assert entry.state is State.ACCEPTED
-
-
-def test_an_event_that_waits_already_stays_as_it_is(journal: Journal) -> None:
-    """A repeat neither doubles nor changes it, nor moves it to the end."""
-    journal.announce([event("x"), event("y")], now=NOW)
-
-    journal.announce([Announcement(event_id="x", sink="queue", caller=Caller(), body=b"!", request_id=None)], now=NOW)
-
-    assert [(item.event_id, item.body) for item in journal.outbox(limit=9)] == [("x", b"\x00x"), ("y", b"\x00y")]
-
-
-def test_the_outbox_comes_in_order_without_the_sinks_that_are_away(journal: Journal) -> None:
-    """One dead sink holds up nobody else."""
-    sinks = ["queue", "spool", "queue", "reply", "it's"]
-    journal.announce([event(name, sink=sink) for name, sink in zip("abcde", sinks, strict=True)], now=NOW)
-
-    assert outbox_ids(journal) == "abcde"
-    assert outbox_ids(journal, limit=2) == "ab"
-    assert outbox_ids(journal, limit=2, skip=frozenset({"queue"})) == "bd"
-    assert outbox_ids(journal, skip=frozenset({"queue", "spool", "reply", "it's"})) == ""
 
 
 def test_entries_are_listed_newest_first(journal: Journal) -> None:

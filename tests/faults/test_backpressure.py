@@ -12,9 +12,9 @@ import orjson
 import psutil
 import pytest
 
-from tests.e2e.test_worker_queue import Producer
 from tests.faults.small_disk import fill, remount, small_disk
 from tests.services.rabbitmq import RabbitMQ
+from tests.workshop.producers import Producer
 from tests.workshop.workers import Hire, Worker, wait_for
 
 MIB = 1 << 20
@@ -146,7 +146,8 @@ def test_a_hundred_thousand_requests_in_the_spool(hire: Hire, tmp_path: Path, su
     for folder in ("tmp", "new"):
         (worker.spool / folder).mkdir(parents=True, exist_ok=True)
     for number in range(total):
-        (new / f"r{number:06}.json").write_bytes(b'{"id": "r%06d", "plan": "web"}' % number)
+        with open(f"{new}/r{number:06}.json", "wb", buffering=0) as file:  # noqa: PTH123 - a third of pathlib's time
+            file.write(b'{"id": "r%06d", "plan": "web"}' % number)
     worker.start_quietly()
 
     wait_for(lambda: len(worker.outcomes()) >= 20, seconds=120, what="twenty outcomes")
@@ -179,8 +180,7 @@ def test_a_hundred_thousand_requests_in_the_queue(
     worker.start()
     wait_for(lambda: count(worker, "queue_connected") == 1, what="the broker")
     assert worker.stop() == 0
-    for number in range(total):
-        producer.publish(b'{"id": "r%06d", "plan": "web"}' % number)
+    producer.publish_all((b'{"id": "r%06d", "plan": "web"}' % number, "application/json") for number in range(total))
     wait_for(lambda: producer.waiting() == total, seconds=120, what="the messages", told=producer.waiting)
 
     worker.start()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,10 +19,12 @@ import redis
 
 from config.settings import Queue
 from handlers.errors import PermanentError, TemporaryError
+from tests.services.brokers import declared
 from tests.services.desk import Desk, at_work, queue_settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import RedisServer
 from tests.services.server import wait_until
+from tests.services.wire import Wire
 from worker.broker.publisher import ping, publish_request
 from worker.intake.delivery import Settlement
 
@@ -34,11 +35,6 @@ def request(settings: Queue, request_id: str | None = None) -> None:
     """Publish one request whose body is its id."""
     name = request_id or uuid.uuid4().hex
     publish_request(settings, name.encode(), request_id=name, plan="web")
-
-
-def declared(settings: Queue) -> None:
-    """Wait until a worker consumes."""
-    wait_until(lambda: (found := ping(settings)).ready is not None and found.consumers != 0, what="a worker consumes")
 
 
 @contextmanager
@@ -58,66 +54,6 @@ def said(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     assert select.select([process.stdout], [], [], 20)[0], "the process says nothing"
     return process.stdout.readline().strip()
-
-
-class Wire:
-    """A TCP relay on loopback that can be cut, or go silent without anybody being told."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-        self.silent = threading.Event()
-        self._pairs: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def cut(self) -> None:
-        """Reset every connection."""
-        for end in self._pairs:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            with_no_error(end.shutdown, socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Cut, and take no further connections."""
-        with_no_error(self._listener.shutdown, socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-        for thread in self._threads:
-            thread.join(10)
-        for end in self._pairs:
-            end.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            self._pairs += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                thread = threading.Thread(target=self._relay, args=(source, sink))
-                self._threads.append(thread)
-                thread.start()
-
-    def _relay(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while chunk := source.recv(65_536):
-                if not self.silent.is_set():
-                    sink.sendall(chunk)
-        except OSError:
-            pass
-        with_no_error(sink.shutdown, socket.SHUT_RDWR)
-
-
-def with_no_error(call: object, *arguments: object) -> None:
-    """Call it; a socket that is closed already is no matter."""
-    assert callable(call)
-    try:
-        call(*arguments)
-    except OSError:
-        return
 
 
 @pytest.fixture
@@ -324,52 +260,45 @@ def test_a_message_delivered_too_often_ends_among_the_dead_letters(rabbitmq: Rab
         assert desk.nothing_comes(0.3)
 
 
-def test_the_intake_outlives_restarts_of_rabbitmq(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "end"), [("quorum", "stop"), ("quorum", "kill"), ("classic", "kill")])
+def test_the_intake_outlives_restarts_of_rabbitmq(mortal_rabbitmq: RabbitMQ, kind: str, end: str) -> None:
     """Stopped or killed, and started again, the broker still has every confirmed request, and the worker finds it."""
-    broker = RabbitMQ(tmp_path / "rabbitmq")
-    broker.start()
-    try:
-        for end, kind in ((broker.stop, "quorum"), (broker.kill, "quorum"), (broker.kill, "classic")):
-            settings = queue_settings(broker.url, type=kind)
-            with at_work(settings) as desk:
-                declared(settings)
-                request(settings, "r-1")
-                request(settings, "r-2")
-                before = desk.take()
+    settings = queue_settings(mortal_rabbitmq.url, type=kind)
+    with at_work(settings) as desk:
+        declared(settings)
+        request(settings, "r-1")
+        request(settings, "r-2")
+        before = desk.take()
 
-                end()
-                before.settle(Settlement.ACCEPT)
-                broker.start()
+        if end == "kill":
+            mortal_rabbitmq.kill(kind=kind)
+        else:
+            mortal_rabbitmq.stop()
+        assert not mortal_rabbitmq.processes
+        before.settle(Settlement.ACCEPT)
+        mortal_rabbitmq.start()
 
-                first = desk.take(30)
-                first.settle(Settlement.ACCEPT)
-                assert {first.message_id, desk.take(30).message_id} == {"r-1", "r-2"}
-    finally:
-        broker.stop()
-    assert not broker.processes
+        first = desk.take(30)
+        first.settle(Settlement.ACCEPT)
+        assert {first.message_id, desk.take(30).message_id} == {"r-1", "r-2"}
 
 
-def test_the_intake_outlives_a_restart_of_redis(tmp_path: Path) -> None:
+def test_the_intake_outlives_a_restart_of_redis(mortal_redis: RedisServer) -> None:
     """What was held comes again at once: the worker itself asks it back, Redis would wait for an hour."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    try:
-        settings = queue_settings(server.url)
-        with at_work(settings) as desk:
-            request(settings, "r-1")
-            before = desk.take()
+    settings = queue_settings(mortal_redis.url)
+    with at_work(settings) as desk:
+        request(settings, "r-1")
+        before = desk.take()
 
-            server.kill()
-            before.settle(Settlement.ACCEPT)
-            server.start()
+        mortal_redis.kill()
+        before.settle(Settlement.ACCEPT)
+        mortal_redis.start()
 
-            again = desk.take(30)
-            assert (again.message_id, again.redelivered) == ("r-1", True)
-            again.settle(Settlement.ACCEPT)
-            request(settings, "r-2")
-            assert desk.take().message_id == "r-2"
-    finally:
-        server.stop()
+        again = desk.take(30)
+        assert (again.message_id, again.redelivered) == ("r-1", True)
+        again.settle(Settlement.ACCEPT)
+        request(settings, "r-2")
+        assert desk.take().message_id == "r-2"
 
 
 def test_a_broker_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
@@ -444,24 +373,19 @@ def test_a_bug_in_the_worker_is_not_taken_for_trouble_with_the_broker(rabbitmq: 
     assert ping(settings).ready == 1
 
 
-def test_a_redis_without_room_for_dead_letters_loses_nothing(tmp_path: Path) -> None:
+def test_a_redis_without_room_for_dead_letters_loses_nothing(mortal_redis: RedisServer) -> None:
     """Refusing needs a write: while that is impossible the message stays unsettled, and comes again."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    try:
-        settings = queue_settings(server.url)
-        client = redis.Redis(port=server.port)
-        with at_work(settings) as desk:
-            request(settings, "r-1")
-            delivery = desk.take()
-            client.config_set("maxmemory", 1)
-            delivery.settle(Settlement.REJECT, "no")
-            assert desk.nothing_comes(1)
-            client.config_set("maxmemory", 0)
+    settings = queue_settings(mortal_redis.url)
+    client = redis.Redis(port=mortal_redis.port)
+    with at_work(settings) as desk:
+        request(settings, "r-1")
+        delivery = desk.take()
+        client.config_set("maxmemory", 1)
+        delivery.settle(Settlement.REJECT, "no")
+        assert desk.nothing_comes(1)
+        client.config_set("maxmemory", 0)
 
-            desk.take(30).settle(Settlement.REJECT, "no")
+        desk.take(30).settle(Settlement.REJECT, "no")
 
-            wait_until(lambda: ping(settings).dead == 1, what="the dead letter is there")
-        client.close()
-    finally:
-        server.stop()
+        wait_until(lambda: ping(settings).dead == 1, what="the dead letter is there")
+    client.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from handlers.contract import BackupId, Entry, EntryType, ProblemKind
+from handlers.contents import Entry, EntryType
+from handlers.contract import BackupId, ProblemKind
 from worker.entry_table import EntryTable
 
 ODD = bytes(range(1, 47)) + bytes(range(48, 256))

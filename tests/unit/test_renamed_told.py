@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from handlers.contract import Entry, EntryType
+from handlers.contents import Entry, EntryType
 from worker import browse
 from worker.browse import Change, ChangeKind, with_renames
 

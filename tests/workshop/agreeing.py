@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from handlers.contract import Contents, Entry, EntryType, SetReader
+from handlers.contents import Contents, Entry, EntryType
+from handlers.contract import SetReader
 from handlers.errors import PermanentError
 from handlers.tar_level import TarHandler
 from tests.workshop.comparer import Photograph, below, differences, photograph

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from handlers.abilities import Managed
 from handlers.contract import (
     JSON,
     Control,
@@ -116,3 +117,35 @@ class TextHandler:
         """Byte by byte."""
         if (restored / "text").read_bytes() != b"".join(chain[-1].stream("text")):
             yield Difference(path="text", what="other content")
+
+
+class PoolHandler(TextHandler):
+    """A text that peers wait for: it tells them, and they do what they are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+        self.untold: tuple[str, ...] = ()
+        self.asked: list[tuple[str, bool]] = []
+        self.exit_codes: dict[str, int | None] = {"north": 0, "south": 0}
+        self.during_acknowledge: Callable[[], None] = lambda: None
+
+    def acknowledge(self, options: BaseModel, made: SetReader, control: Control) -> Sequence[str]:
+        """Remember which set was told of."""
+        self.during_acknowledge()
+        control.checkpoint()
+        self.told.append(made.backup_id)
+        return self.untold
+
+    def actions(self, options: BaseModel) -> Sequence[str]:
+        """One."""
+        return ("collect",)
+
+    def manage(self, options: BaseModel, action: str, *, full: bool, control: Control) -> Sequence[Managed]:
+        """Each peer ends as the test wants."""
+        control.checkpoint()
+        self.asked.append((action, full))
+        return [
+            Managed(peer=peer, exit_code=code, output=f"{peer} was here", error="unreachable" if code is None else None)
+            for peer, code in self.exit_codes.items()
+        ]

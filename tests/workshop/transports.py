@@ -45,6 +45,7 @@ class AmqpTransport:
 
     def __init__(self, server: RabbitMQ, kind: str, **options: Any) -> None:
         self.server = server
+        self.kind = kind
         self._queue = Producer(server.url, type=kind, **options).queue
         self.settings: dict[str, Any] = {"queue": self._queue}
 
@@ -96,6 +97,7 @@ class RedisTransport:
 
     def __init__(self, server: RedisServer, **options: Any) -> None:
         self.server = server
+        self.kind = "redis"
         self._name = f"requests-{uuid.uuid4().hex[:8]}"
         self.settings: dict[str, Any] = {"queue": {"url": server.url, "name": self._name, **options}}
 

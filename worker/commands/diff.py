@@ -12,7 +12,7 @@ from worker.commands import console, session
 from worker.commands.options import JsonOption, complete_backup
 
 if TYPE_CHECKING:
-    from handlers.contract import Entry
+    from handlers.contents import Entry
     from worker.browse import Change
     from worker.commands.console import Style
 

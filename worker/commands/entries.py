@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from handlers.contract import EntryType, printable
+from handlers.contents import EntryType
+from handlers.contract import printable
 
 if TYPE_CHECKING:
-    from handlers.contract import Entry
+    from handlers.contents import Entry
 
 _TYPE_BITS: Mapping[EntryType, int] = {
     EntryType.FILE: stat.S_IFREG,

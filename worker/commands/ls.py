@@ -13,7 +13,7 @@ from worker.commands import console, session
 from worker.commands.options import BackupArgument, JsonOption
 
 if TYPE_CHECKING:
-    from handlers.contract import Entry
+    from handlers.contents import Entry
     from worker.browse import Opened
 
 DirArgument = Annotated[
@@ -56,7 +56,7 @@ def ls(
 
 def _found(opened: Opened, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Entry]]:
     """Each entry with its name as it is to be shown."""
-    from handlers.contract import EntryType
+    from handlers.contents import EntryType
 
     entry, inside = opened.look(path)
     if entry.type is not EntryType.DIRECTORY:

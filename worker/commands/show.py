@@ -133,6 +133,18 @@ def _tell(
         for part in manifest.parts
     ]
     console.table(("name", "size", "codec", "sha256"), rows, indent="  ")
+    if manifest.trees:
+        console.out("\ntrees:")
+        trees = [
+            (
+                Cell(tree.name + "/"),
+                Cell(console.size(tree.bytes), right=True),
+                Cell(f"{tree.files:,}"),
+                Cell(tree.listing),
+            )
+            for tree in manifest.trees
+        ]
+        console.table(("name", "size", "files", "listed in"), trees, indent="  ")
     if manifest.problem_counts:
         console.out("\nproblems:")
         problems(manifest, limit=None if all_problems else 10)

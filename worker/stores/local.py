@@ -1,13 +1,14 @@
 """Keeps backup sets in a directory of this machine.
 
-    <path>/<plan>/<backup_id>/         a committed set: parts, small files, manifest.json
+    <path>/<plan>/<backup_id>/         a committed set: parts, small files, manifest.json, perhaps trees
     <path>/.holdfast/drafts/           sets being written, see `worker.stores.local_draft`
+    <path>/.holdfast/unfinished/       what failed attempts had in trees, see `worker.stores.local_leftovers`
     <path>/.holdfast/expired/          sets on their way out: whatever is here is removed by the next sweep
     <path>/.holdfast/leases/           who makes which set, see `worker.stores.local_lease`
     <path>/.holdfast/notes/            what people and checks said of sets, see `worker.stores.local_notes`
 
-Directories are 0700, files 0400: a backup holds private files, whatever the umask says. `rsync`, `tar` and `sha256sum`
-read it as the user of the worker or as root.
+Directories are 0700, files 0400: a backup holds private files, whatever the umask says. Only what is in a tree has the
+modes and owners that the handler gave it. `rsync`, `tar` and `sha256sum` read it as the user of the worker or as root.
 
 The directory itself must exist. Where the disk may be missing, use a directory below the mount point: the mount point
 is there without the disk, too. On a network file system flock must work between hosts (NFS without `local_lock`),
@@ -20,16 +21,19 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from handlers.contract import BackupId, PlanName
+from handlers.errors import HoldfastError
 from handlers.tools.atomic import fsync_directory
 from handlers.tools.lock import Lock
 from handlers.tools.removal import remove_tree
 from worker.manifest import MANIFEST
 from worker.stores.disk_errors import require_root, store_error, translated
-from worker.stores.local_draft import DIRECTORY_MODE, OWNER_SUFFIX, LocalDraft, own_record
+from worker.stores.local_draft import DIRECTORY_MODE, OWNER_SUFFIX, LocalDraft, own_record, owned_set
 from worker.stores.local_lease import LocalLeases
+from worker.stores.local_leftovers import Leftovers, real_directory
 from worker.stores.local_notes import LocalNotes
 from worker.stores.names import checked_lease, checked_name, checked_note, checked_set, is_harmless
 from worker.stores.protocol import SetMissing, SetName, StoreRefused
@@ -49,6 +53,7 @@ class LocalStore:
         self._path = path
         self._drafts = path / ".holdfast" / "drafts"
         self._expired = path / ".holdfast" / "expired"
+        self._leftovers = Leftovers(path / ".holdfast")
         self._leases = LocalLeases(name, path)
         self._notes = LocalNotes(name, path)
 
@@ -66,7 +71,7 @@ class LocalStore:
         """Begin a set. Raises StoreUnavailable or StoreRefused."""
         checked_set(name)
         self._make_own_directories()
-        return LocalDraft(self._name, self._path, name, self._drafts)
+        return LocalDraft(self._name, self._path, name, self._drafts, retire_dead=self._retire_what_can_be)
 
     def names(self, plan: PlanName | None = None) -> Iterator[SetName]:
         """The committed sets, in no order; files and directories of others are passed over.
@@ -109,6 +114,20 @@ class LocalStore:
             return self._pread(descriptor, name, file, offset, length)
         finally:
             os.close(descriptor)
+
+    def tree(self, name: SetName, tree: str) -> Path:
+        """The directory of a tree of a committed set; a link is none.
+
+        Raises SetMissing, StoreUnavailable or StoreRefused.
+        """
+        checked_set(name)
+        path = self._path / name.plan / name.backup_id / checked_name(tree)
+        with translated(self._name, path):
+            found = real_directory(path)
+        if not found or not self._is_committed(name):
+            require_root(self._name, self._path)
+            raise SetMissing(f"store {self._name}: there is no set {name}, or it has no tree {tree}")
+        return path
 
     def size(self, name: SetName, file: str) -> int:
         """Bytes of a file of a committed set. Raises SetMissing, StoreUnavailable or StoreRefused."""
@@ -171,15 +190,19 @@ class LocalStore:
         return self._notes.plans()
 
     def sweep(self) -> int:
-        """Remove drafts of dead owners, sets whose expiry was cut short, useless leases, unfinished notes; how many."""
+        """Remove drafts of dead owners, sets whose expiry was cut short, useless leases, unfinished notes; how many.
+
+        What was in the trees of such a draft becomes the plan's leftover. Those that are old are removed.
+        """
         require_root(self._name, self._path)
-        for record in self._listing(self._drafts):
-            if record.endswith(OWNER_SUFFIX):
-                self._retire_dead_draft(self._drafts / record)
+        for record in self._records():
+            self._retire_dead_draft(record)
+        with translated(self._name, self._leftovers.unfinished):
+            self._leftovers.sweep()
         removed = 0
-        for leftover in self._listing(self._expired):
-            with translated(self._name, self._expired / leftover):
-                remove_tree(self._expired / leftover)
+        for gone in self._listing(self._expired):
+            with translated(self._name, self._expired / gone):
+                remove_tree(self._expired / gone)
             removed += 1
         return removed + self._leases.sweep(self._is_committed) + self._notes.sweep()
 
@@ -212,6 +235,15 @@ class LocalStore:
             with translated(self._name, directory):
                 directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
 
+    def _records(self) -> list[Path]:
+        return [self._drafts / name for name in self._listing(self._drafts) if name.endswith(OWNER_SUFFIX)]
+
+    def _retire_what_can_be(self) -> None:
+        # Another worker may have died a moment ago, and nobody starts one anew: its request has come to us.
+        for record in self._records():
+            with suppress(HoldfastError):  # it keeps nobody from a backup: the next sweep says what is wrong with it
+                self._retire_dead_draft(record)
+
     def _retire_dead_draft(self, record: Path) -> None:
         draft = record.with_name(record.name.removesuffix(OWNER_SUFFIX))
         with translated(self._name, draft):
@@ -223,13 +255,10 @@ class LocalStore:
                 # Empty: its owner died before it had written, or the power went before the disk had it.
                 if content and not content.startswith(own_record(draft)):
                     return
-                self._expired.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-                try:
-                    draft.rename(self._expired / draft.name)
-                    fsync_directory(self._expired)
-                    fsync_directory(self._drafts)
-                except FileNotFoundError:
-                    pass  # it was committed, or its owner died before making it
+                name = owned_set(content)
+                if name is not None and not self._is_committed(name):
+                    self._leftovers.keep(name.plan, draft)
+                self._leftovers.withdraw(draft)
                 lock.remove()
 
     def _directories(self, path: Path) -> Iterator[str]:

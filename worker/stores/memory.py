@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 from handlers.contract import Part, PlanName
 from worker.manifest import MANIFEST
 from worker.stores.names import checked_files, checked_lease, checked_name, checked_note, checked_part, checked_set
-from worker.stores.protocol import AlreadyCommitted, SetMissing, SetName
+from worker.stores.protocol import AlreadyCommitted, SetMissing, SetName, StoreRefused
 
 CHUNK_BYTES = 1 << 20
 
@@ -53,6 +54,20 @@ class MemoryDraft:
         part = MemoryPart(checked_part(name, self._parts))
         self._parts[name] = part
         return part
+
+    def open_tree(self, name: str) -> NoReturn:
+        """Raises StoreRefused: memory has no directories. Raises ValueError for a name that is used or harmful."""
+        self._require_open()
+        checked_part(name, self._parts)
+        raise StoreRefused(
+            f"store {self._store.name} holds single files only, and {name} of set {self._name} needs a directory",
+            hint="plans of this handler need a store of kind local",
+        )
+
+    def leftover(self, name: str) -> None:
+        """None: there never was a tree."""
+        self._require_open()
+        checked_name(name)
 
     def commit(self, files: Mapping[str, bytes], manifest: bytes) -> None:
         """Make the set exist. Raises AlreadyCommitted."""
@@ -131,6 +146,11 @@ class MemoryStore:
         if offset < 0 or length < 0:
             raise ValueError(f"no range of a file: {length} bytes at {offset}")
         return self.read(name, file)[offset : offset + length]
+
+    def tree(self, name: SetName, tree: str) -> NoReturn:
+        """Raises SetMissing: no set has a tree here."""
+        checked_set(name)
+        raise SetMissing(f"store {self._name}: the set {name} has no tree {checked_name(tree)}")
 
     def size(self, name: SetName, file: str) -> int:
         """Bytes of a file of a committed set. Raises SetMissing."""

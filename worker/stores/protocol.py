@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from handlers.contract import BackupId, PlanName, Sink
@@ -48,18 +49,19 @@ class SetName:
 class Draft(Sink, Protocol):
     """A set that is being written; no reader sees any of it.
 
-    If we die half way, `Store.sweep` removes it: its owner's lock went with the owner.
+    If we die half way, `Store.sweep` removes it: its owner's lock went with the owner. What is in trees is then kept
+    for the plan's next draft, see `leftover`; so it is when the draft is discarded.
     """
 
     def commit(self, files: Mapping[str, bytes], manifest: bytes) -> None:
         """Make the set exist: the small files first, the manifest last, only where none is there.
 
-        On return the set survives a power cut. Raises AlreadyCommitted (the draft is then still to be discarded),
-        StoreUnavailable or StoreRefused.
+        On return the set, with all that is in its trees, survives a power cut. Raises AlreadyCommitted (the draft is
+        then still to be discarded), StoreUnavailable or StoreRefused.
         """
 
     def discard(self) -> None:
-        """Remove what was written; safe to repeat, does nothing after a commit."""
+        """Remove the parts that were written; safe to repeat, does nothing after a commit."""
 
 
 class Store(Protocol):
@@ -86,6 +88,9 @@ class Store(Protocol):
 
     def read_range(self, name: SetName, file: str, offset: int, length: int) -> bytes:
         """These bytes of the file; fewer only at its end. Raises SetMissing."""
+
+    def tree(self, name: SetName, tree: str) -> Path:
+        """The directory of a tree of a committed set. Raises SetMissing, also in a store that holds files only."""
 
     def size(self, name: SetName, file: str) -> int:
         """Bytes of a file of a committed set. Raises SetMissing."""

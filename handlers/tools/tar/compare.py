@@ -12,6 +12,7 @@ from pathlib import Path
 
 from handlers.contract import Control, Difference, SetReader, printable
 from handlers.tools.deep_tree import ENTER, reached
+from handlers.tools.differing import wrong_attributes
 from handlers.tools.tar.dumpdir import UNCHANGED
 from handlers.tools.tar.index import Member, members, places
 from handlers.tools.tar.lookup import TOP, parent_of, uppers
@@ -31,6 +32,7 @@ _FILE_TYPES = {
 }
 _NOTHING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 _MEMBERS_BETWEEN_CHECKPOINTS = 1000
+_SECOND = 1_000_000_000
 
 
 def compare(chain: Sequence[SetReader], restored: Path, control: Control) -> Iterator[Difference]:
@@ -187,17 +189,13 @@ class _Comparison:
 
 def _attributes(member: Member, found: os.stat_result, *, with_owner: bool) -> list[str]:
     """What is wrong with the numbers of a file whose type is right."""
-    wrong = []
-    if member.type in "-C" and found.st_size != member.size:
-        wrong.append(f"has {found.st_size} bytes, not {member.size}")
-    if member.type != "l" and stat.S_IMODE(found.st_mode) != member.mode:
-        wrong.append(f"has mode {stat.S_IMODE(found.st_mode):04o}, not {member.mode:04o}")
     # GNU tar prints the second before and the second after 1970-01-01 alike.
-    alike = -member.mtime_ns if abs(member.mtime_ns) < 1_000_000_000 else member.mtime_ns
-    if found.st_mtime_ns not in {member.mtime_ns, alike}:
-        wrong.append(f"was changed at {found.st_mtime_ns} ns, not at {member.mtime_ns} ns")
-    if member.device is not None and (os.major(found.st_rdev), os.minor(found.st_rdev)) != member.device:
-        wrong.append(f"is device {os.major(found.st_rdev)},{os.minor(found.st_rdev)}, not {member.device}")
-    if with_owner and (found.st_uid, found.st_gid) != (member.uid, member.gid):
-        wrong.append(f"belongs to {found.st_uid}:{found.st_gid}, not {member.uid}:{member.gid}")
-    return wrong
+    alike = abs(member.mtime_ns) < _SECOND and found.st_mtime_ns == -member.mtime_ns
+    return wrong_attributes(
+        found,
+        size=member.size if member.type in "-C" else None,
+        mode=None if member.type == "l" else member.mode,
+        mtime_ns=found.st_mtime_ns if alike else member.mtime_ns,
+        device=member.device,
+        owner=(member.uid, member.gid) if with_owner else None,
+    )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from handlers.errors import IntegrityError
 from handlers.tools.tar.quoting import unquoted
+from handlers.tools.text_lines import text_lines
 
 _LINE = re.compile(
     rb"block (\d+): ([-dlhbcpC])([-r][-w][-xsS][-r][-w][-xsS][-r][-w][-xtT])[ *+.]? *(\d+)/(\d+) +(\d+)(?:,(\d+))? "
@@ -63,15 +64,8 @@ class Place(NamedTuple):
 
 
 def lines_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines of a text without their ends, whatever the chunks. Raises IntegrityError for one that has no end."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from lines
-        if len(rest) > _MAX_LINE_BYTES:
-            raise IntegrityError(f"index has an endless line: {rest[:60]!r}")
-    if rest:
-        raise IntegrityError(f"index is cut short in its last line: {rest[:60]!r}")
+    """The lines of a listing, or of what is written like one. Raises IntegrityError for one that has no end."""
+    return text_lines(chunks, what="index", max_bytes=_MAX_LINE_BYTES)
 
 
 def members(chunks: Iterable[bytes]) -> Iterator[Member]:

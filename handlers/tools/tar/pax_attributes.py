@@ -6,19 +6,16 @@ Both are written the way GNU tar does: attributes under `SCHILY.xattr.`, access 
 
 from __future__ import annotations
 
-import errno
 import grp
 import os
 import pwd
 import struct
 from collections.abc import Callable, Iterator
 
+from handlers.tools.dressing import NONE_THERE
 from handlers.tools.tar.access import numbered_lists
 from handlers.tools.tar.archive_format import ACL, XATTR, Malformed
 from handlers.tools.tar.header import Record
-
-NONE_THERE = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODATA})
-"""Errors that mean that there is no such attribute, or that the filesystem knows of none."""
 
 _ACL_PREFIX = "system.posix_acl_"
 _ACL_VERSION = 2

@@ -19,7 +19,8 @@ from heapq import merge
 from itertools import chain as joined
 from itertools import groupby
 
-from handlers.contract import Entry, EntryType, ProblemKind, printable
+from handlers.contents import Entry, EntryType
+from handlers.contract import ProblemKind, printable
 from handlers.errors import PermanentError
 from handlers.tools.sorted_lines import SortedLines, by_key
 from handlers.tools.tar.archive_format import Malformed, checked_path

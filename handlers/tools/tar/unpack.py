@@ -9,37 +9,27 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from handlers.contract import Control, printable
 from handlers.errors import IntegrityError, PermanentError, TemporaryError
 from handlers.tools.deep_tree import ENTER
+from handlers.tools.dressing import Dress, Unset, dress, dress_unopened
 from handlers.tools.tar.archive_format import BLOCK, Header, Window, next_member, sparse_map
-from handlers.tools.tar.pax_attributes import NONE_THERE, attribute_of
+from handlers.tools.tar.pax_attributes import attribute_of
 from handlers.tools.tar.rewrite import records_of
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NOT_HERE = NONE_THERE | {errno.EPERM, errno.EACCES}
-"""Errors of an attribute that this filesystem, or this user, cannot have: that is no reason to give up."""
-
-Unset = Callable[[str, str], None]
-"""Called with the name of an extended attribute that could not be set, and with which file and why."""
-
 _BILLION = 1_000_000_000
 
 
 class _About(NamedTuple):
-    """What is set when the content is there."""
+    """What its headers say of a member, besides its content."""
 
-    path: bytes
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    attributes: Mapping[str, bytes]
+    dress: Dress
     device: tuple[int, int]
 
 
@@ -109,7 +99,7 @@ class _Unpacking:
             case _:
                 kind = stat.S_IFCHR if header.type == "3" else stat.S_IFBLK
                 os.mknod(name, kind | 0o600, os.makedev(*about.device), dir_fd=parent)
-        self._dress_unopened(parent, name, about, is_link=header.type == "2")
+        dress_unopened(parent, name, about.dress, self._unset, is_link=header.type == "2")
 
     def finish(self, checkpoint: Callable[[], None]) -> None:
         """Give all directories their owners, modes and times, from below: nothing more is made in them."""
@@ -117,7 +107,7 @@ class _Unpacking:
             checkpoint()
             path, about = self._directories.pop()
             try:
-                self._dress(self._enter(path), about)
+                dress(self._enter(path), about.dress, self._unset)
             except OSError as error:
                 raise _failure(path, error) from error
 
@@ -160,7 +150,7 @@ class _Unpacking:
                 self._sparse(descriptor, header, window, checkpoint)
             else:
                 _write(descriptor, window, header.size, checkpoint)
-            self._dress(descriptor, about)
+            dress(descriptor, about.dress, self._unset)
         finally:
             os.close(descriptor)
 
@@ -173,45 +163,6 @@ class _Unpacking:
             os.lseek(descriptor, offset, os.SEEK_SET)
             _write(descriptor, window, length, checkpoint)
         os.ftruncate(descriptor, header.size)
-
-    def _dress(self, descriptor: int, about: _About) -> None:
-        """Owner first: changing it takes set-id bits and capabilities away."""
-        if os.geteuid() == 0:
-            os.fchown(descriptor, about.uid, about.gid)
-        os.fchmod(descriptor, about.mode)
-        self._set_attributes(about, lambda key, value: os.setxattr(descriptor, key, value))
-        os.utime(descriptor, ns=(about.mtime_ns, about.mtime_ns))
-
-    def _set_attributes(self, about: _About, put: Callable[[str, bytes], None]) -> None:
-        is_root = os.geteuid() == 0
-        for key, value in about.attributes.items():
-            if is_root or key.startswith(("user.", "system.posix_acl_")):
-                try:
-                    put(key, value)
-                except OSError as error:
-                    if error.errno not in _NOT_HERE:
-                        raise
-                    self._unset(key, f"'{key}' of {printable(about.path)}: {error.strerror}")
-
-    def _dress_unopened(self, parent: int, name: bytes, about: _About, *, is_link: bool) -> None:
-        """Owner, mode, attributes and time of what must not be opened, or cannot be."""
-        if os.geteuid() == 0:
-            os.chown(name, about.uid, about.gid, dir_fd=parent, follow_symlinks=False)
-        place = f"/proc/self/fd/{parent}/{os.fsdecode(name)}"
-        if not is_link:
-            _change_mode(parent, name, about.mode)
-        self._set_attributes(about, lambda key, value: os.setxattr(place, key, value, follow_symlinks=False))
-        os.utime(name, ns=(about.mtime_ns, about.mtime_ns), dir_fd=parent, follow_symlinks=False)
-
-
-def _change_mode(parent: int, name: bytes, mode: int) -> None:
-    """Of what cannot be opened: Linux has no chmod that does not follow links, but by descriptor."""
-    place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        if not stat.S_ISLNK(os.fstat(place).st_mode):
-            os.chmod(f"/proc/self/fd/{place}", mode)  # noqa: PTH101  # there is no other path to it
-    finally:
-        os.close(place)
 
 
 def _into(parent: int, name: bytes) -> int:
@@ -250,12 +201,14 @@ def _about(header: Header, headers: bytes) -> _About:
     try:
         attributes = dict(filter(None, map(attribute_of, records.items())))
         return _About(
-            path=header.path or b".",
-            mode=_octal(block, 100) & 0o7777,
-            uid=number(b"uid", 108),
-            gid=number(b"gid", 116),
-            mtime_ns=_time_ns(records[b"mtime"]) if b"mtime" in records else int(block[136:147], 8) * _BILLION,
-            attributes=attributes,
+            Dress(
+                path=header.path or b".",
+                mode=_octal(block, 100) & 0o7777,
+                uid=number(b"uid", 108),
+                gid=number(b"gid", 116),
+                mtime_ns=_time_ns(records[b"mtime"]) if b"mtime" in records else int(block[136:147], 8) * _BILLION,
+                attributes=attributes,
+            ),
             device=(_octal(block, 329), _octal(block, 337)) if header.type in {"3", "4"} else (0, 0),
         )
     except ValueError as error:
