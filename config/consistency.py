@@ -15,10 +15,12 @@ def report_conflicts(tree: object, origins: Origins, report: Report) -> None:
     """
     if not isinstance(tree, dict):
         return
-    stores, plans, retry = (tree.get(key, {}) for key in ("stores", "plans", "retry"))
+    stores, plans, retry, indicators = (tree.get(key, {}) for key in ("stores", "plans", "retry", "indicators"))
     if isinstance(plans, dict) and isinstance(stores, dict):
         _stores_of_plans(plans, stores, origins, report)
-    for section, names in (("plans", plans), ("stores", stores)):
+    if isinstance(plans, dict) and isinstance(indicators, dict):
+        _plans_of_indicators(indicators, plans, origins, report)
+    for section, names in (("plans", plans), ("stores", stores), ("indicators", indicators)):
         if isinstance(names, dict):
             _names_alike(section, names, origins, report)
     if isinstance(retry, dict):
@@ -43,6 +45,17 @@ def _stores_of_plans(
         elif isinstance(store, str) and store not in stores:
             nearest, value = did_you_mean(store, stores), shown_value(store)
             report.add(location, "names no store", where=origins.where(location), value=value, hint=nearest)
+
+
+def _plans_of_indicators(
+    indicators: Mapping[str, object], plans: Mapping[str, object], origins: Origins, report: Report
+) -> None:
+    for name, indicator in indicators.items():
+        plan = indicator.get("plan") if isinstance(indicator, dict) else None
+        if isinstance(plan, str) and "{" not in plan and plan not in plans:
+            location = ("indicators", name, "plan")
+            nearest, value = did_you_mean(plan, plans), shown_value(plan)
+            report.add(location, "names no plan", where=origins.where(location), value=value, hint=nearest)
 
 
 def _names_alike(section: str, names: Mapping[str, object], origins: Origins, report: Report) -> None:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from config.broker_url import accepted_url, with_password
 from config.hours import parse_hours
+from config.indicators import Indicators
 from config.levels import Levels
 from config.retention import Retention
 from config.secrets import Secret
@@ -249,6 +250,8 @@ class Settings(Section):
     """The intake that needs no broker: a directory of request files."""
     queue: Queue | None = None
     """The intake that talks to a message broker; without this section there is none."""
+    indicators: Mapping[Name, Indicators] = {}
+    """The intakes that watch directories for files which ask for a backup, each under a name of your choice."""
     stores: Mapping[StoreName, Store] = {}
     """Where backups live, each under a name of your choice."""
     plans: Mapping[PlanName, Plan] = {}

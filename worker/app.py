@@ -196,11 +196,11 @@ def build_daemon(app: App, load: Callable[[], Loaded]) -> Daemon:
     from worker.reload import Reload
 
     settings = app.settings
-    intakes = _intakes(settings)
+    intakes = _intakes(settings, app.journal)
     if not intakes:
         raise PermanentError(
             "no intake is configured: nobody could ask this worker for anything",
-            hint="set spool.enabled, or configure queue.url",
+            hint="set spool.enabled, or configure queue.url or indicators",
         )
     daemon: Daemon | None = None
 
@@ -298,7 +298,7 @@ def _sinks(settings: Settings) -> dict[str, EventSink]:
     return sinks
 
 
-def _intakes(settings: Settings) -> Sequence[Intake]:
+def _intakes(settings: Settings, journal: Journal) -> Sequence[Intake]:
     intakes: list[Intake] = []
     if settings.spool.enabled:
         from worker.intake.spool import SpoolIntake
@@ -318,4 +318,9 @@ def _intakes(settings: Settings) -> Sequence[Intake]:
         intakes.append(
             QueueIntake(settings.queue, node=settings.node, settle=settings.settle, concurrency=settings.concurrency)
         )
+    if settings.indicators:
+        from worker.intake.indicators import IndicatorIntake
+
+        for name, indicators in settings.indicators.items():
+            intakes.append(IndicatorIntake(name, indicators, entry=journal.entry))
     return intakes

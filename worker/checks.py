@@ -26,6 +26,7 @@ from handlers.tools.tar.options import TarOptions
 from worker import plans
 from worker.app import open_catalog, open_journal, open_stores
 from worker.catalog import Damaged, StoredSet
+from worker.intake.indicator_survey import survey
 from worker.intake.spool_dirs import SpoolDirectories
 from worker.mounts import file_system, is_network
 from worker.overview import is_held
@@ -84,12 +85,13 @@ def all_checks(load: Callable[[], Loaded]) -> Iterator[Check]:
     yield from _plans(loaded)
     if settings.queue is not None:
         yield _broker(settings)
-    if not settings.spool.enabled and settings.queue is None:
+    yield from _indicators(settings)
+    if not settings.spool.enabled and settings.queue is None and not settings.indicators:
         yield Check(
             name="intake",
             verdict=Verdict.WARN,
-            message="neither spool nor queue: `holdfast run` has nothing to listen to",
-            hint="set spool.enabled, or configure queue.url",
+            message="neither spool nor queue nor indicators: `holdfast run` has nothing to listen to",
+            hint="set spool.enabled, or configure queue.url or indicators",
         )
 
 
@@ -350,6 +352,13 @@ def _broker(settings: Settings) -> Check:
             hint="somebody sent what is no request, or is not allowed: look into the dead letter queue",
         )
     return _ok("broker", message)
+
+
+def _indicators(settings: Settings) -> Iterator[Check]:
+    enabled = {name for name, plan in settings.plans.items() if plan.enabled}
+    for name, message, hint in survey(settings.indicators, enabled):
+        verdict = Verdict.OK if hint is None else Verdict.WARN
+        yield Check(name=f"indicators {name}", verdict=verdict, message=message, hint=hint)
 
 
 def _size(count: int) -> str:

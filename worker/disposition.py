@@ -99,6 +99,11 @@ def _disposition(error: Exception, attempt: int, policy: RetryPolicy, jitter: fl
             return Retry(after=backoff(attempt, policy, jitter))
 
 
+def is_last_try(attempt: int, policy: RetryPolicy, left: timedelta | None) -> bool:
+    """Whether a TemporaryError that uses up its attempt would end the request, if it came now; `left` as above."""
+    return isinstance(disposition(TemporaryError(""), attempt=attempt, policy=policy, jitter=1.0, left=left), Fail)
+
+
 def backoff(attempt: int, policy: RetryPolicy, jitter: float) -> timedelta:
     """Twice as long after each attempt, up to the longest; between half of that and the whole, by jitter."""
     # 2^30 first delays are beyond any longest delay; a larger exponent would overflow timedelta.

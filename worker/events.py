@@ -52,6 +52,21 @@ class ExitCode:
     INTERRUPTED = 130
 
 
+class ActionRecord(BaseModel):
+    """What became of an action on one peer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    peer: str
+    """The peer, as the plan calls it."""
+    exit_code: int | None = None
+    """What its command ended with; absent where it did not come to an end."""
+    output: str = ""
+    """The end of what it wrote."""
+    error: str | None = None
+    """What went wrong, in words."""
+
+
 class EventData(BaseModel):
     """What an event tells."""
 
@@ -68,7 +83,7 @@ class EventData(BaseModel):
     plan: str | None = None
     """The plan that was asked for."""
     operation: str | None = None
-    """`backup`, `verify` or `expire`."""
+    """`backup`, `verify`, `expire` or `manage`."""
     attempt: int | None = None
     """How often the work was begun."""
     level: int | None = None
@@ -87,6 +102,8 @@ class EventData(BaseModel):
     """The sets that this request let go of, because the plan's retention no longer wants them; the first 1000."""
     expired_count: int | None = None
     """How many they are; absent where nothing was looked through."""
+    actions: tuple[ActionRecord, ...] = ()
+    """What became of the action of `manage`, peer by peer."""
     verified: str | None = None
     """How deep it was checked after the commit: none, checksums or deep."""
     problem_counts: dict[str, int] = {}

@@ -31,7 +31,8 @@ from worker.lifecycle import State, Step
 from worker.outbox import Outbox
 from worker.plan import Plan, Surroundings
 from worker.policy import Denied, RequestRefused
-from worker.steps import Work, facts, scratch_of
+from worker.scratch import scratch_of
+from worker.steps import Work, facts
 from worker.store_watch import StoreWatch
 from worker.stores.protocol import SetName, StoreUnavailable
 
@@ -154,7 +155,7 @@ class Pipeline:
 
         with (
             scratch_of(around.scratch, plan.name, entry.backup_id) as scratch,
-            closing(Work(entry, plan, around, watcher, control, scratch)) as work,
+            closing(Work(entry, plan, around, watcher, control, scratch, last_try=self._is_last_try(entry))) as work,
         ):
             while True:
                 step = lifecycle.next_step(entry.state)
@@ -175,6 +176,11 @@ class Pipeline:
                     return self._conclude(entry, result)
                 entry = self._journal.advance(entry.request_id, result, now=self._now())
                 logger.info("request_advanced", state=entry.state.value)
+
+    def _is_last_try(self, entry: Entry) -> bool:
+        deadline = entry.request.data.not_after
+        left = None if deadline is None else deadline - self._now()
+        return disposition.is_last_try(entry.attempt, self._configured.rules.retry, left)
 
     def _now(self) -> datetime:
         return self._configured.around.clock()

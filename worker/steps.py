@@ -7,37 +7,34 @@ for what it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from loguru import logger
 
-from handlers.contract import JSON, BackupId, Control, Job, PlanName, Prepared, Produced
-from handlers.errors import Cancelled, HoldfastError, IntegrityError, PermanentError, TemporaryError
-from handlers.tools.removal import remove_tree
+from handlers.contract import JSON, BackupId, Control, Job, Prepared, Produced
+from handlers.errors import Cancelled, HoldfastError, IntegrityError, PermanentError
 from worker import events, manifest, policy
 from worker.catalog import Catalog, StoredSet
 from worker.control import Watcher, WorkControl
 from worker.events import EventData, ExitCode, Word
-from worker.expiry import expire
 from worker.gently import gently
 from worker.journal.protocol import Entry
 from worker.lease import Lease, LeasedControl
 from worker.levels import Choice, LevelRefused, choose, newest
 from worker.lifecycle import State, Step
 from worker.parents import expiry_of_parents_is_temporary, nothing_on_expiring, require_parents
+from worker.peers import acknowledge, managed_outcome
 from worker.plan import Plan, Surroundings
 from worker.set_record import chain_documents, write_up
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
 from worker.throttle import Throttle, throttled
+from worker.tidying import expire_of, expired_outcome, told
 from worker.verified import damaged, note_damaged, note_verified
 from worker.verify import Depth, check_parts, damage_depth, restore_on_trial, rotten_sets
 
-MAX_TOLD = 1000
-"""Expired sets that an event names."""
 T = TypeVar("T")
 
 
@@ -52,14 +49,24 @@ class Work:
     """The steps of one request, with what they hand each other."""
 
     def __init__(
-        self, entry: Entry, plan: Plan, around: Surroundings, watcher: Watcher, control: MakeControl, scratch: Path
+        self,
+        entry: Entry,
+        plan: Plan,
+        around: Surroundings,
+        watcher: Watcher,
+        control: MakeControl,
+        scratch: Path,
+        *,
+        last_try: bool = True,
     ) -> None:
+        """`last_try` says that nobody tries again should this attempt fail for a passing reason."""
         self._entry = entry
         self._plan = plan
         self._around = around
         self._watcher = watcher
         self._control = control
         self._scratch = scratch
+        self._last_try = last_try
         self._name = SetName(plan=plan.name, backup_id=entry.backup_id)
         self._lease: Lease | None = None
         self._draft: Draft | None = None
@@ -79,7 +86,10 @@ class Work:
                 return State.STORED
             case "expire":
                 self._require_in_time()
-                return self._expired()
+                return expired_outcome(self._entry, self._plan, self._around, self._control(Step.PRODUCE))
+            case "manage":
+                self._require_in_time()
+                return managed_outcome(self._entry, self._plan, self._control(Step.PRODUCE))
             case "backup":
                 return self._backed_up()
 
@@ -177,35 +187,12 @@ class Work:
         if self._plan.retention.keeps_all:
             return
         try:
-            self._gone = self._expire(control)
+            self._gone = expire_of(self._plan, self._around, control)
         except Cancelled:
             logger.info("expiry_cut_short", next="the plan's next backup goes on with it")
         except HoldfastError as error:
             logger.warning("expiry_failed", error=str(error), next="the plan's next backup tries again")
             self._warnings = (f"old backups could not be expired: {error.message}",)
-
-    def _expire(self, control: Control) -> Sequence[BackupId]:
-        expired = expire(
-            self._around.catalog,
-            self._plan.store,
-            self._plan.name,
-            self._plan.retention,
-            now=self._around.clock(),
-            zone=self._around.zone,
-            checkpoint=control.checkpoint,
-        )
-        return [verdict.manifest.id for verdict in expired.removed]
-
-    def _expired(self) -> EventData:
-        return EventData(
-            outcome=Word.SUCCEEDED,
-            exit_code=ExitCode.DONE,
-            request_id=self._entry.request_id,
-            plan=self._plan.name,
-            operation="expire",
-            stores=(self._plan.store.name,),
-            labels={**self._entry.request.data.labels, **self._plan.labels},
-        ).model_copy(update=_told(self._expire(self._control(Step.PRODUCE))))
 
     def outcome(self) -> EventData:
         """The outcome of a request that came through; read from the store, so that a restart says the same."""
@@ -214,7 +201,8 @@ class Work:
         subject = self._subject or self._subject_set()
         data = facts(self._around.catalog, subject.store, subject.name, verified=self._plan.verify)
         if self._entry.request.data.operation == "backup":
-            return data.model_copy(update={**_told(self._gone), "warnings": data.warnings + self._warnings})
+            untold = acknowledge(self._plan, subject, self._control(Step.CONCLUDE))
+            return data.model_copy(update={**told(self._gone), "warnings": data.warnings + self._warnings + untold})
         return data.model_copy(
             update={
                 "operation": "verify",
@@ -278,7 +266,10 @@ class Work:
         if depth != "none":
             self._around.catalog.chain(stored)
             self._gently(lambda: check_parts(stored, self._control(Step.VERIFY)))
-        return events.duplicate(facts(self._around.catalog, self._plan.store, self._name, verified=depth))
+        # Its maker may have died before it could tell those who wait.
+        untold = acknowledge(self._plan, stored, self._control(Step.CONCLUDE))
+        data = facts(self._around.catalog, self._plan.store, self._name, verified=depth)
+        return events.duplicate(data.model_copy(update={"warnings": data.warnings + untold}))
 
     def _require_in_time(self) -> None:
         # What a dead worker had begun goes on. What failed for a passing reason begins anew, which may be too late.
@@ -322,6 +313,9 @@ class Work:
                 parent=parent or None,
                 scratch=scratch,
                 control=control if self._lease is None else LeasedControl(control, self._lease),
+                full_asked=self._entry.request.data.level == "full",
+                bandwidth_bytes_per_second=self._plan.limits.bandwidth_bytes_per_second,
+                last_try=self._last_try,
             )
         )
 
@@ -357,35 +351,8 @@ def _noted(write: Callable[[], None]) -> None:
         logger.warning("verified_not_noted", error=str(error), next="the next verification of the set tries again")
 
 
-def _told(gone: Sequence[BackupId] | None) -> Mapping[str, object]:
-    """What an event says of expired sets; nothing where nobody looked."""
-    return {} if gone is None else {"expired": tuple(gone[:MAX_TOLD]), "expired_count": len(gone)}
-
-
 def facts(catalog: Catalog, store: Store, name: SetName, *, verified: Depth = "none") -> EventData:
     """What there is to tell of a committed set. Raises SetMissing, IntegrityError, StoreUnavailable or StoreRefused."""
     content = store.read(name, manifest.MANIFEST)
     stored = catalog.read(store, name).manifest
     return events.stored(stored, digest=manifest.digest(content), store=store.name, verified=verified)
-
-
-@contextmanager
-def scratch_of(root: Path, plan: PlanName, backup_id: str) -> Iterator[Path]:
-    """An empty directory for one request; the caller holds the plan's lock, so what is there is a dead worker's."""
-    mine = root / plan
-    directory = mine / backup_id
-    try:
-        remove_tree(mine)
-        directory.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise TemporaryError(
-            f"scratch directory {directory} cannot be made: {error.strerror}",
-            hint="look at the disk of state_dir: room, rights, health",
-        ) from error
-    try:
-        yield directory
-    finally:
-        try:
-            remove_tree(mine)
-        except OSError as error:
-            logger.warning("scratch_left_behind", path=str(mine), error=str(error), next="the plan's next backup tries")

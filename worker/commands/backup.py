@@ -54,10 +54,11 @@ def backup(
     loaded = session.load(ctx)
     if dry_run:
         return _rehearse(loaded, request, cancelled, as_json=as_json)
-    return _run(loaded, request, cancelled, as_json=as_json)
+    return carry_out(loaded, request, cancelled, as_json=as_json)
 
 
-def _run(loaded: Loaded, request: BackupRequest, cancelled: threading.Event, *, as_json: bool) -> int:
+def carry_out(loaded: Loaded, request: BackupRequest, cancelled: threading.Event, *, as_json: bool) -> int:
+    """Do what a request asks for in this process, and tell its outcome; returns the outcome's exit code."""
     from worker.app import build
     from worker.attended import run_now
     from worker.commands.progress import MeterWatcher, meter

@@ -22,6 +22,7 @@ from worker.commands import (
     expire,
     keep,
     ls,
+    manage,
     mount,
     plan,
     release,
@@ -92,6 +93,7 @@ app.command("ls", short_help="List what is in a set.")(ls.ls)
 app.command("cat", short_help="Print a file of a set.")(cat.cat)
 app.command("diff", short_help="Show what changed between two sets.")(diff.diff)
 app.command("mount", short_help="Show a set as a read-only file system.")(mount.mount)
+app.command("manage", short_help="Have managed peers do something.")(manage.manage)
 app.command("restore", short_help="Bring a set back, or single paths of it.")(restore.restore)
 app.command("verify", short_help="Read what is stored again.")(verify.verify)
 app.command("expire", short_help="Let go of what retention no longer wants.")(expire.expire)

@@ -27,6 +27,7 @@ class Operation(StrEnum):
     BACKUP = "backup"
     VERIFY = "verify"
     EXPIRE = "expire"
+    MANAGE = "manage"
 
 
 class Receiver(StrEnum):
@@ -48,8 +49,11 @@ OperationOption = Annotated[
     typer.Option(
         "--operation",
         metavar="WHAT",
-        help="backup, verify (the newest set is read again), or expire (what the plan's retention lets go).",
+        help="backup, verify (the newest set is read again), expire (what the plan's retention lets go), or manage.",
     ),
+]
+ActionOption = Annotated[
+    str | None, typer.Option("--action", metavar="NAME", help="With --operation manage: what the peers are to do.")
 ]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for the outcome; the exit code is its.")]
 TimeoutOption = Annotated[
@@ -71,6 +75,7 @@ def request(
     not_after: NotAfterOption = None,
     request_id: IdOption = None,
     operation: OperationOption = Operation.BACKUP,
+    action: ActionOption = None,
     wait: WaitOption = False,
     timeout: TimeoutOption = None,
     to: ToOption = None,
@@ -95,7 +100,13 @@ def request(
     event_id = request_id or new_id(now)
     try:
         data = RequestData(
-            plan=plan, operation=operation.value, level=wanted, reason=reason, labels=labels, not_after=deadline
+            plan=plan,
+            operation=operation.value,
+            action=action,
+            level=wanted,
+            reason=reason,
+            labels=labels,
+            not_after=deadline,
         )
         letter = caller.compose(data, node=settings.node, event_id=event_id, now=now)
     except ValidationError as error:

@@ -17,11 +17,11 @@ FIRST_PROBLEMS = 10
 
 def tell(data: EventData, settings: Settings) -> None:
     """Say how a request ended; what went wrong goes to standard error as every error does."""
+    _head(data)
+    _actions(data)
     if data.error is not None:
-        _head(data)
         console.error(data.error, data.hint)
         return
-    _head(data)
     counts = data.counts
     took = data.finished - data.started if data.finished and data.started else None
     where = [place(settings, store, data.plan or "", data.backup_id or "") for store in data.stores]
@@ -75,6 +75,14 @@ def _uncoloured_for_stderr(line: str, data: EventData) -> str:
     if sys.stderr is not None and sys.stderr.isatty():
         return line
     return f"{data.outcome}: plan {console.clean(data.plan or '?')} {data.backup_id or ''}".rstrip()
+
+
+def _actions(data: EventData) -> None:
+    for done in data.actions:
+        told = done.error or f"exit code {done.exit_code}"
+        console.out(console.clean(f"  {done.peer}: {told}"))
+        for line in done.output.splitlines():
+            console.out(console.clean(f"    {line}"))
 
 
 def _expired(count: int | None) -> str:

@@ -1,7 +1,8 @@
 """Wakes a reader when something may have happened in a directory.
 
 An event is a hint, never a fact: whoever is woken looks at the directory. Hints get lost (full kernel queue, changes
-made by another machine), so a reader also looks when `patience` is over. This is watchdog's only home.
+made by another machine), so a reader also looks when `patience` is over. For very many directories there is
+`worker.intake.watches`; these two are watchdog's only homes.
 """
 
 from __future__ import annotations
@@ -177,7 +178,11 @@ class _OverflowHandler(logging.Handler):
 
 def is_remote(directory: Path, mounts: str | None = None) -> bool:
     """Whether others may change this directory without the kernel telling us. `mounts` as in /proc/self/mountinfo."""
-    kind = file_system(directory, mounts)
+    return is_remote_kind(file_system(directory, mounts))
+
+
+def is_remote_kind(kind: str | None) -> bool:
+    """The same of a directory on a file system of this type; None is an unknown one."""
     return kind is None or _REMOTE.match(kind) is not None
 
 

@@ -24,10 +24,13 @@ def new_request(
     now: datetime,
     operation: Operation = "backup",
     level: Level = "auto",
+    action: str | None = None,
     reason: str | None = None,
     labels: Mapping[str, str] | None = None,
     request_id: str | None = None,
 ) -> BackupRequest:
     """A request of our own. Raises pydantic's ValidationError where a value is not one a message could have."""
-    data = RequestData(plan=plan, operation=operation, level=level, reason=reason, labels=dict(labels or {}))
+    data = RequestData(
+        plan=plan, operation=operation, action=action, level=level, reason=reason, labels=dict(labels or {})
+    )
     return BackupRequest(request_id=request_id or new_id(now), data=data)

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Literal, NewType
+from typing import Annotated, Literal, NewType, Self
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from handlers.contract import BackupId
 from handlers.errors import PermanentError
@@ -20,7 +28,7 @@ from handlers.errors import PermanentError
 RequestId = NewType("RequestId", str)
 """The producer's name for a request; the same id means the same request, however often it is delivered."""
 
-Operation = Literal["backup", "verify", "expire"]
+Operation = Literal["backup", "verify", "expire", "manage"]
 
 REQUEST_TYPE = "holdfast.backup.requested"
 MAX_ID = 512
@@ -49,7 +57,10 @@ class RequestData(BaseModel):
     """The plan to run; one that the operator configured."""
     operation: Operation = "backup"
     """`backup` makes a set; `verify` reads the plan's newest set again; `expire` lets go of the sets that the plan's
-    retention no longer wants."""
+    retention no longer wants; `manage` has the plan's managed peers carry out `action`."""
+    action: _Name | None = None
+    """What `manage` has them do, by a name that the plan's configuration allows; `level: full` asks for the whole
+    instead of what is new."""
     level: Literal["auto", "full", "incremental"] | Annotated[int, Field(ge=0, le=99, strict=True)] = "auto"
     """Which level to make: chosen by the plan, from scratch, on top of the newest, or this number."""
     reason: _Text | None = None
@@ -60,6 +71,12 @@ class RequestData(BaseModel):
     """A deadline: a request that has not begun by then is refused, not run."""
     reply_to: _Id | None = None
     """A queue that gets the outcome too, where the worker's configuration allows it."""
+
+    @model_validator(mode="after")
+    def _action_of_manage(self) -> Self:
+        if (self.operation == "manage") != (self.action is not None):
+            raise ValueError("operation manage names an action, and no other operation does")
+        return self
 
 
 class PlainRequest(RequestData):
@@ -99,7 +116,9 @@ class BackupRequest(BaseModel):
     @property
     def content_digest(self) -> str:
         """Tells two requests of one id apart; where the answer goes is not part of what is asked."""
-        content = self.data.model_dump(mode="json", exclude={"reply_to"})
+        # Journals and manifests have digests from before there were actions.
+        left_out = {"reply_to"} if self.data.action is not None else {"reply_to", "action"}
+        content = self.data.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     @property
