@@ -31,7 +31,7 @@ test: $(BIN)/holdfast services
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 --dist worksteal --durations=25
+	$(BIN)/pytest -n 4 --dist worksteal --durations=25
 
 check: $(BIN)/holdfast
 	$(BIN)/ruff format --check --quiet .

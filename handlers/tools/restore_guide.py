@@ -61,7 +61,7 @@ def _level(manifest: Mapping[str, JSON], *, is_last: bool) -> _Level:
     return _Level(
         level=level,
         name=str(manifest["backup_id"]),
-        origin=_origin(manifest),
+        origin=origin(manifest),
         directory="." if is_last else shlex.quote(f"../{manifest['backup_id']}"),
         data=str(data["name"]),
         reader=_READERS[Codec(str(data["codec"]))],
@@ -69,7 +69,8 @@ def _level(manifest: Mapping[str, JSON], *, is_last: bool) -> _Level:
     )
 
 
-def _origin(manifest: Mapping[str, JSON]) -> str:
+def origin(manifest: Mapping[str, JSON]) -> str:
+    """Plan, host, time and subject of a set, in one line."""
     plan, host, finished, subject = (
         printable(os.fsencode(str(manifest.get(name, "?")))) for name in ("plan", "host", "finished", "subject")
     )
@@ -100,7 +101,7 @@ def _check(levels: Sequence[_Level]) -> list[str]:
     return [
         "## 1. Check what was stored",
         "",
-        *_shell(f"(cd {level.directory} && sha256sum -c SHA256SUMS) || exit" for level in levels),
+        *shell(f"(cd {level.directory} && sha256sum -c SHA256SUMS) || exit" for level in levels),
     ]
 
 
@@ -116,7 +117,7 @@ def _whole(levels: Sequence[_Level]) -> list[str]:
         "Oldest first: each level also deletes what was gone when it was made.",
         "",
         *(without_root if len(levels) > 1 else []),
-        *_shell(
+        *shell(
             [
                 "TARGET=${TARGET:-/srv/restored}",
                 'mkdir -p "$TARGET"',
@@ -137,12 +138,12 @@ def _single(levels: Sequence[_Level]) -> list[str]:
         "",
         "`index.zst` lists every member with the block of 512 bytes where it starts:",
         "",
-        *_shell(["zstd -dc ./index.zst | head -n 20"]),
+        *shell(["zstd -dc ./index.zst | head -n 20"]),
         "This brings back one of them, reading little more than the file itself. Give its name as the listing has it,",
         "between the quotes. The newest level that lists it is taken; one that a later level deleted comes back too.",
         "Of a line with `link to`, a hard link, restore the file that it names.",
         "",
-        *_shell(
+        *shell(
             [
                 "TARGET=${TARGET:-/srv/restored}; NAME=${NAME:-./etc/hosts}",
                 f"for SET in {newest_first}; do",
@@ -174,9 +175,10 @@ def _problems(last: _Level) -> list[str]:
         "",
         "Some files could not be archived as they should be:",
         "",
-        *_shell(["zstd -dc ./problems.zst"]),
+        *shell(["zstd -dc ./problems.zst"]),
     ]
 
 
-def _shell(lines: Iterable[str]) -> list[str]:
+def shell(lines: Iterable[str]) -> list[str]:
+    """A block of commands."""
     return ["```sh", *lines, "```", ""]

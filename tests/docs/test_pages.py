@@ -32,7 +32,7 @@ def test_table_of_states_is_the_one_in_the_code() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["guarantees.md", "migrating/autoarchive.md"])
+@pytest.mark.parametrize("name", ["guarantees.md", "migrating/autoarchive.md", "migrating/cedar-backup3.md"])
 def test_pages_name_tests_that_exist(name: str) -> None:
     """A promise is only as good as the test behind it."""
     page = (DOCS / name).read_text()
@@ -65,7 +65,7 @@ def test_files_that_the_architecture_names_exist() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/migrating/autoarchive.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/migrating/autoarchive.md", "docs/migrating/cedar-backup3.md"])
 def test_configuration_on_a_page_is_one(page: str, tmp_path: Path) -> None:
     """`holdfast config check` takes it."""
     text = re.search(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

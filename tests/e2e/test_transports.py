@@ -19,7 +19,6 @@ import pytest
 from handlers.contract import PlanName
 from handlers.tools.lock import Lock
 from tests.services.rabbitmq import RabbitMQ
-from tests.services.redis import RedisServer
 from tests.workshop.slow_tar import SlowTar
 from tests.workshop.transports import PATIENCE, AmqpTransport, RedisTransport, SpoolTransport, Transport
 from tests.workshop.workers import Hire, Worker, wait_for
@@ -27,15 +26,6 @@ from worker.scheduler import plan_lock
 
 QUEUES = ("quorum", "classic", "redis")
 SETTLES = ("journalled", "announced")
-
-
-@pytest.fixture
-def subject(tmp_path: Path) -> Path:
-    """A small tree."""
-    root = tmp_path / "subject"
-    root.mkdir()
-    (root / "page").write_text("hello")
-    return root
 
 
 @pytest.fixture
@@ -211,14 +201,14 @@ def test_connections_closed_by_the_broker_in_the_middle(
 
 @pytest.fixture(params=["quorum", "classic"])
 def impatient(request: pytest.FixtureRequest, impatient_broker: RabbitMQ) -> Transport:
-    """RabbitMQ that waits a second for acknowledgements, and delivers a message twice at most."""
+    """RabbitMQ that waits half a second for acknowledgements, and delivers a message twice at most."""
     return AmqpTransport(impatient_broker, request.param, delivery_limit=1)
 
 
 @pytest.fixture(scope="module")
 def impatient_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
     """A node of its own."""
-    server = RabbitMQ(tmp_path_factory.mktemp("impatient"), acknowledgement_seconds=1)
+    server = RabbitMQ(tmp_path_factory.mktemp("impatient"), acknowledgement_seconds=0.5)
     try:
         server.start()
         yield server
@@ -234,7 +224,7 @@ def test_job_that_outlasts_the_acknowledgement_timeout_of_rabbitmq(
     crew = assemble(impatient)
     impatient.publish("r1")
     gate.wait_begun()
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 5
 
     if settle == "announced":
         impatient.wait_ready(crew.workers[0], times=3)  # the timeout was hit twice
@@ -266,14 +256,11 @@ def test_job_that_outlasts_the_visibility_timeout_of_redis(
 
 
 @pytest.fixture
-def mortal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AmqpTransport | RedisTransport]:
-    """A transport on a server of its own, which may be killed."""
-    server = RedisServer(tmp_path / "broker") if request.param == "redis" else RabbitMQ(tmp_path / "broker")
-    try:
-        server.start()
-        yield RedisTransport(server) if isinstance(server, RedisServer) else AmqpTransport(server, request.param)
-    finally:
-        server.stop()
+def mortal(request: pytest.FixtureRequest) -> AmqpTransport | RedisTransport:
+    """A transport on a server that may be killed."""
+    if request.param == "redis":
+        return RedisTransport(request.getfixturevalue("mortal_redis"))
+    return AmqpTransport(request.getfixturevalue("mortal_rabbitmq"), request.param)
 
 
 @pytest.mark.slow
@@ -286,7 +273,7 @@ def test_broker_killed_and_started_again_in_the_middle(
     mortal.publish("r1")
     gate.wait_begun()
 
-    mortal.server.kill()
+    mortal.server.kill(kind=mortal.kind)
     mortal.server.start()
     gate.open()
 

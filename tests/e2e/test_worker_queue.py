@@ -22,15 +22,6 @@ from worker.intake.wire import MessageRefused, parse
 
 
 @pytest.fixture
-def subject(tmp_path: Path) -> Path:
-    """A small tree."""
-    root = tmp_path / "subject"
-    root.mkdir()
-    (root / "page").write_text("hello")
-    return root
-
-
-@pytest.fixture
 def producer(rabbitmq: RabbitMQ) -> Iterator[Producer]:
     """A producer on the test's RabbitMQ."""
     made = Producer(rabbitmq.url)
@@ -188,8 +179,7 @@ def test_ten_thousand_random_messages_are_answered_and_dead_lettered(
     producer.listen()
     types = ["application/json", "application/cloudevents+json", "application/x-python-serialize", "text/plain", ""]
 
-    for number, body in enumerate(mutations(count)):
-        producer.publish(body, content_type=types[number % len(types)])
+    producer.publish_all((body, types[number % len(types)]) for number, body in enumerate(mutations(count)))
 
     wait_for(
         lambda: producer.dead() >= count,

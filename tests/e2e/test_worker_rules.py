@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psutil
 import pytest
 
 from tests.faults.small_disk import small_disk
-from tests.workshop.workers import Hire, Worker, wait_for
-
-CLOSED = "mon 03:00-03:01"
-"""Hours in which hardly any test runs."""
+from tests.workshop.rules import CLOSED, change, log_of, plans, ready
+from tests.workshop.workers import Hire, wait_for
 
 
 @pytest.fixture
@@ -33,34 +29,9 @@ def subject(tmp_path: Path) -> Path:
 SLOWLY = {"limits": {"bandwidth_bytes_per_second": 1 << 20}}
 
 
-def log_of(worker: Worker, name: str) -> list[dict[str, Any]]:
-    """The lines of one event in the worker's log."""
-    lines = (orjson.loads(line) for line in worker.log.read_bytes().splitlines() if line.startswith(b"{"))
-    return [line for line in lines if line.get("event", line.get("message")) == name]
-
-
-def plans(subject: Path, **named: dict[str, Any]) -> dict[str, Any]:
-    """Plans of one subject."""
-    return {name: {"handler": "tar", "options": {"root": str(subject)}, **more} for name, more in named.items()}
-
-
-def change(worker: Worker, alter: Callable[[dict[str, Any]], object]) -> None:
-    """Alter the configuration file, and tell the worker."""
-    document = orjson.loads(worker.config.read_bytes())
-    alter(document)
-    worker.config.write_bytes(orjson.dumps(document))
-    assert worker.process is not None
-    worker.process.send_signal(signal.SIGHUP)
-
-
 def now_utc() -> datetime:
     """The time of the clock that deadlines are held against."""
     return datetime.now(UTC)
-
-
-def ready(worker: Worker) -> bool:
-    """What `holdfast status --ready` says."""
-    return worker.run("status", "--ready").returncode == 0
 
 
 def test_a_changed_configuration_is_taken_over_while_the_worker_runs(hire: Hire, tmp_path: Path, subject: Path) -> None:
@@ -227,18 +198,6 @@ def test_requests_wait_for_a_store_that_is_away(hire: Hire, tmp_path: Path, subj
     assert worker.stop() == 0
 
 
-def test_a_worker_that_is_gone_is_neither_ready_nor_alive(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """Whether it ended in good order or not at all."""
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store")
-    worker.start()
-    wait_for(lambda: ready(worker), what="readiness")
-
-    assert worker.stop() == 0
-
-    assert [worker.run("status", probe).returncode for probe in ("--ready", "--live")] == [7, 7]
-    assert b"none runs" in worker.run("status").stdout
-
-
 def test_the_work_stands_back_as_its_plan_says(hire: Hire, tmp_path: Path, subject: Path) -> None:
     """Its programs too; the worker itself and the work of other plans do not."""
     (subject / "block").write_bytes(os.urandom(48 << 20))  # more than there is memory for on the way to the store
@@ -290,45 +249,6 @@ def test_a_backup_is_written_no_faster_than_its_plan_allows(hire: Hire, tmp_path
     assert worker.stop() == 0
 
 
-def test_a_store_that_is_back_is_found_without_a_request(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """Else the worker would say for ever that it is not ready. The same for one that is not configured any more."""
-    store = tmp_path / "store"
-    worker = hire(tmp_path / "n1", subject, store, retry={"first_delay_seconds": 0.1, "max_delay_seconds": 0.5})
-    store.rename(tmp_path / "unmounted")
-    worker.start()
-    wait_for(lambda: b"store disk is away" in worker.run("status", "--ready").stderr, what="the end of readiness")
-
-    (tmp_path / "unmounted").rename(store)
-
-    wait_for(lambda: ready(worker), what="readiness")
-    assert worker.stop() == 0
-
-
-def test_what_keeps_others_out_is_told(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """Requests that wait for their hours fill what the worker may hold."""
-    worker = hire(
-        tmp_path / "n1",
-        subject,
-        tmp_path / "store",
-        plans=plans(subject, web={"allowed_hours": [CLOSED]}, db={}),
-        max_accepted=3,
-    )
-    worker.start()
-    for number in range(3):
-        worker.ask(f"night-{number}")
-    wait_for(lambda: len(log_of(worker, "request_accepted")) == 3, what="the requests")
-    worker.ask("r1", plan="db")
-    wait_for(lambda: not ready(worker), what="the end of readiness")
-    assert b"max_accepted" in worker.run("status", "--ready").stderr
-
-    change(worker, lambda document: document.update(max_accepted=10))
-
-    assert worker.wait_outcome("r1")["outcome"] == "succeeded"
-    wait_for(lambda: ready(worker), what="readiness")
-    assert len(log_of(worker, "worker_full")) == 1
-    assert worker.stop() == 0
-
-
 def test_a_large_backup_does_not_keep_small_ones_from_a_full_store(hire: Hire, tmp_path: Path, subject: Path) -> None:
     """Though it is older, and more urgent."""
     large = tmp_path / "large"
@@ -365,61 +285,4 @@ def test_a_machine_without_a_known_time_zone_refuses_the_change_that_needs_it(
     wait_for(lambda: bool(log_of(worker, "configuration_refused")), what="the refusal")
     worker.ask("r1")
     assert worker.wait_outcome("r1")["outcome"] == "succeeded"
-    assert worker.stop() == 0
-
-
-def test_a_configuration_that_is_broken_later_does_not_fail_the_probes(
-    hire: Hire, tmp_path: Path, subject: Path
-) -> None:
-    """The worker runs well on what it was: an orchestrator that started it again would make an outage of a slip."""
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store")
-    worker.start()
-    wait_for(lambda: ready(worker), what="readiness")
-
-    document = orjson.loads(worker.config.read_bytes())
-    worker.config.write_bytes(orjson.dumps({**document, "oops": 1}))
-
-    assert [worker.run("status", probe).returncode for probe in ("--ready", "--live")] == [0, 0]
-    assert worker.run("status").returncode == 2
-    assert worker.stop() == 0
-    assert worker.run("status", "--live").returncode == 7
-
-
-def test_status_says_why_a_request_waits(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """In the words of `requests list`."""
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store", plans=plans(subject, web={"allowed_hours": [CLOSED]}))
-    worker.start()
-    worker.ask("r1")
-    wait_for(lambda: len(log_of(worker, "request_accepted")) == 1, what="the request")
-
-    assert b"waits for its plan's hours" in worker.run("status").stdout
-    assert worker.stop() == 0
-
-
-def test_an_unmounted_subject_is_told_an_unchanged_one_is_not(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """An increment has few members, and that alone says nothing."""
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store")
-    worker.start()
-    told = []
-    for number in range(3):
-        worker.ask(f"r{number}")
-        told.append(worker.wait_outcome(f"r{number}")["warnings"])
-        if number == 1:
-            (subject / "block").unlink()
-
-    assert told[:2] == [[], []]
-    assert "is something not mounted?" in told[2][0]
-    assert worker.stop() == 0
-
-
-def test_a_store_that_no_plan_uses_keeps_nobody_from_being_ready(hire: Hire, tmp_path: Path, subject: Path) -> None:
-    """It may be the mount point of an archive that is seldom there."""
-    stores = {name: {"kind": "local", "path": str(tmp_path / name)} for name in ("store", "archive")}
-    used = {"web": {"handler": "tar", "store": "store", "options": {"root": str(subject)}}}
-    worker = hire(tmp_path / "n1", subject, tmp_path / "store", stores=stores, plans=used)
-    worker.start()
-
-    wait_for(lambda: ready(worker), what="readiness")
-
-    assert len(log_of(worker, "store_not_swept")) == 1
     assert worker.stop() == 0

@@ -1,13 +1,14 @@
-"""Subjects and plans for the tests of the tar handler."""
+"""Subjects and plans for the tests of the tar handler, a spool for those of its intake."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.workshop.another_user import open_directory
+from tests.workshop.spools import Desk, Running
 from tests.workshop.tar_levels import Plan
 from tests.workshop.tar_sets import Chain
 
@@ -63,3 +64,23 @@ def target(tmp_path: Path) -> Path:
     place = tmp_path / "target"
     place.mkdir()
     return place
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    """Where a spool may be made."""
+    return tmp_path / "var" / "spool"
+
+
+@pytest.fixture
+def start(spool: Path) -> Iterator[Callable[..., Running]]:
+    """Starts intakes of this spool, none of which outlives the test."""
+    running: list[Running] = []
+
+    def begin(desk: Desk, **settings: object) -> Running:
+        running.append(Running(spool, desk, **settings))  # type: ignore[arg-type]
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.stop()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import amqp
 import pytest
@@ -16,6 +13,7 @@ import redis
 
 from config.secrets import Secret
 from config.settings import Queue
+from tests.services.brokers import declared, raw_channel
 from tests.services.desk import at_work, queue_settings
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import RedisServer
@@ -31,22 +29,9 @@ SOON = timedelta(seconds=1)
 KINDS = ("quorum", "classic")
 
 
-@contextmanager
-def raw_channel(settings: Queue) -> Iterator[Any]:
-    """A channel of the AMQP library itself."""
-    host = settings.url.reveal().rpartition("@")[2].rstrip("/")
-    with amqp.Connection(host, userid="guest", password="guest", virtual_host="/", confirm_publish=True) as connection:
-        yield connection.channel()
-
-
 def request(settings: Queue, request_id: str | None = None) -> None:
     """Publish one request."""
     publish_request(settings, b"{}", request_id=request_id or uuid.uuid4().hex, plan="web")
-
-
-def declared(settings: Queue) -> None:
-    """Wait until the worker consumes from its queue."""
-    wait_until(lambda: (found := ping(settings)).ready is not None and found.consumers != 0, what="a worker consumes")
 
 
 def waiting(settings: Queue, seconds: int) -> int:
@@ -301,24 +286,22 @@ def test_a_message_does_not_go_round_for_ever(rabbitmq: RabbitMQ) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "end"), [("quorum", "stop"), ("quorum", "kill"), ("classic", "kill")])
-def test_what_is_put_off_outlives_a_restart_of_rabbitmq(tmp_path: Path, kind: str, end: str) -> None:
+def test_what_is_put_off_outlives_a_restart_of_rabbitmq(mortal_rabbitmq: RabbitMQ, kind: str, end: str) -> None:
     """It comes again when the broker is back; after a kill the original may come as well."""
-    broker = RabbitMQ(tmp_path / "rabbitmq")
-    broker.start()
-    try:
-        settings = queue_settings(broker.url, type=kind)
-        with at_work(settings, settle="announced") as desk:
-            declared(settings)
-            request(settings, "r-1")
-            desk.take().defer(SOON)
-            wait_until(lambda: waiting(settings, 5) == 1, what="it waits")
+    settings = queue_settings(mortal_rabbitmq.url, type=kind)
+    with at_work(settings, settle="announced") as desk:
+        declared(settings)
+        request(settings, "r-1")
+        desk.take().defer(SOON)
+        wait_until(lambda: waiting(settings, 5) == 1, what="it waits")
 
-            getattr(broker, end)()
-            broker.start()
+        if end == "kill":
+            mortal_rabbitmq.kill(kind=kind)
+        else:
+            mortal_rabbitmq.stop()
+        mortal_rabbitmq.start()
 
-            desk.accept = True
-            wait_until(lambda: any(each.redelivered for each in desk.taken[1:]), what="it comes again", seconds=90)
-            assert {each.message_id for each in desk.taken} == {"r-1"}
-            wait_until(lambda: ping(settings).ready == waiting(settings, 5) == 0, what="nothing is left")
-    finally:
-        broker.stop()
+        desk.accept = True
+        wait_until(lambda: any(each.redelivered for each in desk.taken[1:]), what="it comes again", seconds=90)
+        assert {each.message_id for each in desk.taken} == {"r-1"}
+        wait_until(lambda: ping(settings).ready == waiting(settings, 5) == 0, what="nothing is left")

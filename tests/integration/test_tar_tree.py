@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from handlers.contract import Contents, Entry, EntryType, ProblemKind, SetReader
+from handlers.contents import Contents, Entry, EntryType
+from handlers.contract import ProblemKind, SetReader
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tar_level import TarHandler
 from tests.integration.test_tar_chains import history, somewhere

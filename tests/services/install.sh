@@ -15,6 +15,13 @@ if [ -z "$packages" ]; then
     missing pigz && packages="$packages pigz"
     missing setfacl && packages="$packages acl"
     missing setfattr && packages="$packages attr"
+    missing cback3 && packages="$packages cedar-backup3"
+    missing ssh && packages="$packages openssh-client"
+    missing sshd && [ ! -x /usr/sbin/sshd ] && packages="$packages openssh-server"
+    missing rsync && packages="$packages rsync"
+    missing busybox && packages="$packages busybox"
+    missing mtree && packages="$packages mtree-netbsd"
+    missing bsdtar && packages="$packages libarchive-tools"
     missing fusermount3 && packages="$packages fuse3"
 fi
 [ -n "$packages" ] || exit 0

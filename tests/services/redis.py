@@ -56,8 +56,8 @@ class RedisServer:
             stop_process(self._process)
             self._process = None
 
-    def kill(self) -> None:
-        """Stop the server without a word to anybody."""
+    def kill(self, *, kind: str = "redis") -> None:
+        """Stop the server without a word to anybody; whatever `kind` its queues are of."""
         if self._process is not None:
             os.killpg(self._process.pid, 9)
             self._process.wait(20)

@@ -51,7 +51,7 @@ def stop_process(process: subprocess.Popen[bytes], *, seconds: float = 20) -> No
     process.wait(seconds)
 
 
-def program(name: str, *further: str) -> Path:
+def program(name: str, *further: str, package: str = "") -> Path:
     """Where the server's program is.
 
     Without it the test is skipped at a desk, and fails with CI set: there nobody would notice the gap.
@@ -59,7 +59,7 @@ def program(name: str, *further: str) -> Path:
     for candidate in (name, *further):
         if found := shutil.which(candidate):
             return Path(found)
-    reason = f"{name} is not installed (Debian: apt install {Path(name).name})"
+    reason = f"{name} is not installed (Debian: apt install {package or Path(name).name})"
     if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 
 import orjson
@@ -11,78 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.contract import BackupId, PlanName
+from tests.workshop.leases import NAME, Shop
 from tests.workshop.workers import wait_for
 from worker.control import PlainControl
 from worker.lease import Lease, LeasedControl, LeaseLost, Leases, LeaseTaken
 from worker.stores.memory import MemoryStore
-from worker.stores.protocol import SetName, StoreUnavailable
-
-NAME = SetName(plan=PlanName("web"), backup_id=BackupId("first"))
-
-
-class Shop:
-    """A store, a clock, and workers at it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.store = ShakyStore("disk")
-        self.held: list[Lease] = []
-
-    def worker(self, node: str, *, state: str | None = None, seconds: float = 60.0, ahead: float = 0.0) -> Leases:
-        """A worker process; its clock is ahead by so much, as monotonic clocks of two hosts are."""
-        return Leases(
-            node=node, state=state or f"state of {node}", lease_seconds=seconds, monotonic=lambda: self.now + ahead
-        )
-
-    def hold(self, worker: Leases) -> Lease:
-        """Take the lease; it is released after the test."""
-        self.held.append(worker.hold(self.store, NAME))
-        return self.held[-1]
-
-    def record(self) -> bytes | None:
-        """What is in the store."""
-        return self.store.read_lease(NAME)
-
-    def refused(self, worker: Leases) -> LeaseTaken:
-        """What a worker hears that may not have the lease."""
-        with pytest.raises(LeaseTaken) as caught:
-            worker.hold(self.store, NAME)
-        return caught.value
-
-
-class ShakyStore(MemoryStore):
-    """A store whose leases can be away, or go away right after a change went through."""
-
-    away = False
-    deaf = False
-
-    def read_lease(self, name: SetName) -> bytes | None:
-        """Unless it is away."""
-        self._require_there()
-        return super().read_lease(name)
-
-    def swap_lease(self, name: SetName, old: bytes | None, new: bytes | None) -> bool:
-        """Unless it is away; deaf, it makes the change and cannot say so."""
-        self._require_there()
-        swapped = super().swap_lease(name, old, new)
-        if self.deaf:
-            raise StoreUnavailable("the answer was lost")
-        return swapped
-
-    def _require_there(self) -> None:
-        if self.away:
-            raise StoreUnavailable("store disk is away")
-
-
-@pytest.fixture
-def shop() -> Iterator[Shop]:
-    """A store nobody has used."""
-    made = Shop()
-    yield made
-    made.store.away = made.store.deaf = False
-    for lease in made.held:
-        lease.release()
+from worker.stores.protocol import SetName
 
 
 def test_lease_is_taken_by_one(shop: Shop) -> None:
@@ -319,76 +253,6 @@ def test_faster_one_wins_between_look_and_take(shop: Shop, monkeypatch: pytest.M
     monkeypatch.setattr(shop.store, "read_lease", slow_look)
 
     assert "just taken" in shop.refused(second).message
-
-
-def test_store_that_is_away_is_named_as_it_is(shop: Shop) -> None:
-    """Not as a lease that somebody has."""
-    shop.store.away = True
-
-    with pytest.raises(StoreUnavailable):
-        shop.worker("n1").hold(shop.store, NAME)
-
-
-def test_lease_outlives_a_store_that_is_away_for_a_while(shop: Shop) -> None:
-    """Nobody else reaches it either; only the commit asks for certainty."""
-    first = shop.hold(shop.worker("n1"))
-    shop.store.away = True
-    shop.now += 59
-    first.beat()
-
-    first.check()
-    first.require()
-
-
-def test_commit_is_not_tried_where_the_store_gave_no_answer_for_too_long(shop: Shop) -> None:
-    """Others may have taken over meanwhile; the request waits until the store is back."""
-    first = shop.hold(shop.worker("n1"))
-    shop.store.away = True
-    shop.now += 60
-
-    with pytest.raises(LeaseLost, match="could not be renewed for 60 s") as caught:
-        first.require()
-
-    assert isinstance(caught.value.__cause__, StoreUnavailable)
-    shop.store.away = False
-    first.require()
-
-
-def test_lost_answer_to_a_beat_is_no_lost_lease(shop: Shop) -> None:
-    """The change went through although the store could not say so; the next beat finds that out."""
-    first = shop.hold(shop.worker("n1"))
-    shop.store.deaf = True
-    first.beat()
-    shop.store.deaf = False
-
-    first.require()
-
-    first.release()
-    assert shop.record() is None
-
-
-def test_lost_answer_to_the_taking_costs_no_time(shop: Shop) -> None:
-    """The record that is left is our own."""
-    worker = shop.worker("n1")
-    shop.store.deaf = True
-    with pytest.raises(StoreUnavailable):
-        worker.hold(shop.store, NAME)
-    shop.store.deaf = False
-
-    shop.hold(worker).require()
-
-
-def test_release_that_fails_is_made_good_by_time(shop: Shop) -> None:
-    """It raises nothing: the set is committed or given up already."""
-    first, second = shop.hold(shop.worker("n1")), shop.worker("n2")
-    shop.store.away = True
-
-    first.release()
-
-    shop.store.away = False
-    shop.refused(second)
-    shop.now += 60
-    shop.hold(second)
 
 
 def test_held_lease_beats_by_itself() -> None:

@@ -1,0 +1,53 @@
+"""What would keep peers from being staged right now, as far as it can be seen from here without asking them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from handlers.errors import HoldfastError
+from handlers.tools.peers.options import LocalPeer, RemotePeer, StageOptions, owner_of
+
+
+def problems(options: StageOptions) -> Sequence[str]:
+    """A sentence each. Reads only, connects to nobody."""
+    return tuple(_problems(options))
+
+
+def _problems(options: StageOptions) -> Iterator[str]:
+    if options.owner is not None:
+        if os.geteuid() != 0:
+            yield f"owner {options.owner} cannot be given: only root can give files away"
+        try:
+            owner_of(options.owner)
+        except HoldfastError as error:
+            yield error.message
+    done = options.done_indicator
+    if done is not None and not os.access(done.parent, os.W_OK | os.X_OK):
+        yield f"done_indicator {done} cannot be written: {done.parent} is not there, or not writable"
+    for name, peer in options.peers.items():
+        for problem in _of_local(peer) if isinstance(peer, LocalPeer) else _of_remote(name, peer):
+            yield f"peer {name}: {problem}"
+
+
+def _of_local(peer: LocalPeer) -> Iterator[str]:
+    try:
+        with os.scandir(peer.collect_directory):
+            pass
+    except OSError as error:
+        yield f"collect directory {peer.collect_directory}: {error.strerror}"
+        return
+    if peer.stage_indicator is not None and not os.access(peer.collect_directory, os.W_OK | os.X_OK):
+        yield f"{peer.stage_indicator} cannot be written: {peer.collect_directory} is not writable"
+    if peer.indicator_owner is not None:
+        try:
+            owner_of(peer.indicator_owner)
+        except HoldfastError as error:
+            yield error.message
+
+
+def _of_remote(name: str, peer: RemotePeer) -> Iterator[str]:
+    try:
+        peer.ssh(name).check()
+    except HoldfastError as error:
+        yield str(error)

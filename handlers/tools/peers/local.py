@@ -1,0 +1,81 @@
+"""Peers that are directories of this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from handlers.errors import PermanentError
+from handlers.tools.deep_tree import walk
+from handlers.tools.peers import indicators
+from handlers.tools.peers.copying import copy
+from handlers.tools.peers.files import Dress
+from handlers.tools.peers.indicators import NotReady
+from handlers.tools.peers.options import LocalPeer
+from handlers.tools.peers.outcome import Brought, Rules
+from handlers.tools.peers.place import Place
+from handlers.tools.peers.pulse import Pulse
+from handlers.tools.peers.side_by_side import Sides
+
+COMPARED = "SHA-256 of what was read, then size and time once more"
+
+
+def stage(peer: LocalPeer, place: Place, pulse: Pulse) -> Brought | NotReady:
+    """Bring all that the peer has into its directory of the set; see `copy` for what is raised."""
+    ready = indicators.look(peer)
+    if isinstance(ready, NotReady):
+        return ready
+    try:
+        source = os.open(peer.collect_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PermanentError(f"collect directory {peer.collect_directory}: {error.strerror}") from error
+    try:
+        with place.opened() as (target, adopted):
+            sides = Sides(
+                source=source,
+                target=target,
+                prefix=place.name + b"/",
+                rules=rules(peer, place.dress),
+                ledger=place.ledger,
+                pulse=pulse,
+            )
+            return Brought(indicator=ready.identity, outcome=copy(sides, distrust=adopted), compared=COMPARED)
+    finally:
+        os.close(source)
+
+
+def rules(peer: LocalPeer, dress: Dress) -> Rules:
+    """What is taken of the peer."""
+    return Rules(
+        dress=dress,
+        recursive=peer.recursive,
+        links=peer.links == "keep",
+        hard_link=peer.hard_link,
+        left_out=frozenset() if peer.stage_indicators else indicators.names_of(peer),
+    )
+
+
+def survey(peer: LocalPeer, pulse: Pulse) -> tuple[int, int] | NotReady:
+    """How many names there are to stage, and how many bytes. Reads only. Raises PermanentError."""
+    ready = indicators.look(peer)
+    if isinstance(ready, NotReady):
+        return ready
+    files = size = 0
+    taken = rules(peer, Dress())
+    try:
+        top = os.open(peer.collect_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise PermanentError(f"collect directory {peer.collect_directory}: {error.strerror}") from error
+    try:
+        for at, name, is_directory in walk(top):
+            pulse.beat()
+            if name in taken.left_out and os.path.samestat(os.fstat(at), os.fstat(top)):
+                continue
+            about = os.stat(name, dir_fd=at, follow_symlinks=False)
+            files += is_directory or stat.S_ISREG(about.st_mode) or (taken.links and stat.S_ISLNK(about.st_mode))
+            size += about.st_size if stat.S_ISREG(about.st_mode) else 0
+    except OSError as error:
+        raise PermanentError(f"collect directory {peer.collect_directory}: {error.strerror}") from error
+    finally:
+        os.close(top)
+    return files, size
