@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-ALL = ("level0", "level1", "cold", "memory", "latency", "random_access", "accept")
+ALL = ("level0", "level1", "cold", "memory", "latency", "random_access", "accept", "stage")
 
 
 def main(names: list[str]) -> None:

@@ -1,9 +1,10 @@
 """Level 0 of a real tree into a fsynced set, against the bare pipelines with sync, and against AutoArchive.
 
 Goals: zstd <= 1.05 x `tar | zstd -T0 -3`; gzip at least 2 x faster than `tar | pigz`, 6 x faster than AutoArchive. The
-pipelines keep no snapshot file, no access lists and no index, and neither hash nor read back what they wrote. Three
-rows tell what of that costs how much: `holdfast backup` with the default settings, the same without verification, and a
-running worker, which has started already.
+pipelines keep no snapshot file, no access lists and no index, and neither hash nor read back what they wrote. Four
+rows tell what of that costs how much: `holdfast backup` with the default settings, the same without verification, the
+same with strength 1, whose parts are about as large as what the pipeline writes (tar sorts names for a snapshot file,
+which brings like to like), and a running worker, which has started already.
 """
 
 from __future__ import annotations
@@ -49,10 +50,11 @@ def main() -> None:
 
 
 def three_ways(place: Path, tree: Path, *, rounds: int = 7) -> None:
-    """By `holdfast backup`, without verification, and by a worker."""
+    """By `holdfast backup`, without verification, with strength 1, and by a worker."""
     rivals = scripts(place, ZSTD)
     compare(place, tree, "zstd", rivals, rounds=rounds)
     compare(place, tree, "zstd", rivals, verify="none", rounds=rounds)
+    compare(place, tree, "zstd", rivals, strength=1, rounds=rounds)
     with worker(place, tree) as ask:
         paired("a running worker, request to outcome, level 0, zstd", ask, rivals, rounds=rounds)
 
@@ -64,16 +66,18 @@ def compare(
     rivals: Mapping[str, Callable[[], Run]],
     *,
     verify: str = "checksums",
+    strength: int | None = None,
     rounds: int = 5,
 ) -> None:
     """One codec against the pipelines of the same."""
-    config = write_config(place, tree, verify=verify, codec=codec)
+    config = write_config(place, tree, verify=verify, codec=codec, strength=strength)
 
     def ours() -> Run:
         forget(place)
         return backup(config)
 
-    paired(f"holdfast backup, level 0, {codec}, verify: {verify}", ours, rivals, rounds=rounds)
+    strong = "" if strength is None else f", strength {strength}"
+    paired(f"holdfast backup, level 0, {codec}{strong}, verify: {verify}", ours, rivals, rounds=rounds)
 
 
 def scripts(place: Path, named: Mapping[str, str]) -> dict[str, Callable[[], Run]]:

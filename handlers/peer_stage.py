@@ -51,7 +51,9 @@ class StageHandler:
 
     def prepare(self, job: Job) -> PreparedStage:
         """Looks at nothing yet: peers come and go. What a peer has is looked at when it is its turn."""
-        return PreparedStage(job, _options(job.options))
+        options = _options(job.options)
+        today = datetime.now(UTC).astimezone()
+        return PreparedStage(job, options, is_weekly(options.starting_day, today, full_asked=job.full_asked))
 
     def restore_guide(self, manifest_chain: Sequence[Mapping[str, JSON]]) -> str:
         """The commands for this set, with coreutils alone."""
@@ -124,12 +126,13 @@ class PreparedStage:
 
     job: Job
     options: StageOptions
+    weekly: bool
 
     def describe(self) -> Mapping[str, JSON]:
         """Of each peer whether it is ready, and how much there is to stage."""
         from handlers.tools.peers.survey import survey
 
-        return {"weekly": self._is_weekly(), "peers": survey(self.options, self._required(), self.job.control)}
+        return {"weekly": self.weekly, "peers": survey(self.options, self._required(), self.job.control)}
 
     def produce(self, sink: Sink) -> Produced:
         """Stage the peers, see `Prepared.produce`.
@@ -143,8 +146,7 @@ class PreparedStage:
         from handlers.tools.trees import listing
 
         control, begun = self.job.control, datetime.now(UTC)
-        if self.options.done_indicator is not None:
-            self.options.done_indicator.unlink(missing_ok=True)
+        self._begin_anew()
         tree = sink.open_tree(TREE)
         control.started()
         with closing(Ledger()) as ledger:
@@ -189,11 +191,20 @@ class PreparedStage:
             problem_counts=log.counts,
         )
 
+    def _begin_anew(self) -> None:
+        """Nobody must take the indicator of an earlier run for that of this one."""
+        done = self.options.done_indicator
+        if done is not None:
+            try:
+                done.unlink(missing_ok=True)
+            except OSError as error:
+                raise PermanentError(f"done_indicator {done} cannot be removed: {error.strerror}") from error
+
     def _report(self, sink: Sink, results: Sequence[Result], begun: datetime) -> Part:
         report = Report(
             plan=self.job.plan,
             backup_id=self.job.backup_id,
-            weekly=self._is_weekly(),
+            weekly=self.weekly,
             begun=begun,
             finished=datetime.now(UTC),
             peers=tuple(result.record for result in results),
@@ -215,8 +226,5 @@ class PreparedStage:
             raise TemporaryError(f"no peer could be staged: {told}")
         raise PermanentError(f"no peer could be staged: {told}")
 
-    def _is_weekly(self) -> bool:
-        return is_weekly(self.options.starting_day, datetime.now(UTC).astimezone(), full_asked=self.job.full_asked)
-
     def _required(self) -> frozenset[str]:
-        return required(self.options.peers, weekly=self._is_weekly())
+        return required(self.options.peers, weekly=self.weekly)

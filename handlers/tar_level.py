@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 
 from handlers.contents import Contents
-from handlers.contract import JSON, Control, Difference, Frames, Job, Part, PartWriter, Produced, Progress, Restored, SetReader, Sink
+from handlers.contract import (
+    JSON,
+    Control,
+    Difference,
+    Frames,
+    Job,
+    Part,
+    PartWriter,
+    Produced,
+    Progress,
+    Restored,
+    SetReader,
+    Sink,
+)
 from handlers.errors import HoldfastError, PermanentError
 from handlers.tools.codecs import Codec
 from handlers.tools.frame_table import Frame

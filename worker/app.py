@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta, tzinfo
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 from zoneinfo import ZoneInfo
 
 from tzlocal import get_localzone
@@ -25,7 +25,6 @@ from handlers.tools.clock import Clock, system_clock
 from worker import plans
 from worker.announcer import Announcer, EventSink
 from worker.catalog import Catalog
-from worker.daemon import Daemon
 from worker.disposition import RetryPolicy
 from worker.identity import state_id
 from worker.intake.delivery import Intake
@@ -42,6 +41,9 @@ from worker.scheduler import Scheduler, Slots
 from worker.store_watch import StoreWatch
 from worker.stores.local import LocalStore
 from worker.stores.protocol import Store
+
+if TYPE_CHECKING:
+    from worker.daemon import Daemon
 
 JOURNAL = "journal.sqlite3"
 
@@ -192,6 +194,7 @@ def build_daemon(app: App, load: Callable[[], Loaded]) -> Daemon:
 
     Raises PermanentError where no intake is configured.
     """
+    from worker.daemon import Daemon
     from worker.health import HealthFile
     from worker.reload import Reload
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,14 @@ from handlers.contract import BackupId, Part, PlanName, Tree
 from handlers.errors import IntegrityError, PermanentError
 from handlers.tools.checksum import checked
 from worker.levels import ChainBroken, levels_to_restore, newest
-from worker.manifest import MANIFEST, Manifest, decode
+from worker.manifest import MANIFEST, Manifest, decode, digest
 from worker.stores.protocol import SetMissing, SetName, Store, StoreUnavailable
 
+MAX_REMEMBERED = 4_096
+"""Manifests that are kept taken apart: choosing a level looks at all of a plan's, and hashing one takes a twentieth of
+the time of taking it apart."""
+MAX_REMEMBERED_BYTES = 16 << 10
+"""Larger ones, with many problems in them, are not kept: together they would take too much memory."""
 NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -116,6 +123,9 @@ class Catalog:
         """`homes` names the store that each configured plan writes to."""
         self._stores = stores
         self._homes = homes
+        self._mutex = threading.Lock()
+        self._remembered: OrderedDict[str, Manifest] = OrderedDict()
+        """By the digest of their bytes, which are read each time: taking them apart is what takes long."""
 
     def stores_of(self, plan: PlanName | None) -> Sequence[Store]:
         """Where a plan's sets are: its own store; every store for a plan that is not configured, or for all plans."""
@@ -134,12 +144,28 @@ class Catalog:
 
     def read(self, store: Store, name: SetName) -> StoredSet:
         """One set. Raises SetMissing, or IntegrityError where the manifest is damaged."""
-        manifest = decode(store.read(name, MANIFEST), name=f"{MANIFEST} of set {name} in store {store.name}")
+        manifest = self._decoded(store.read(name, MANIFEST), f"{MANIFEST} of set {name} in store {store.name}")
         if SetName(plan=manifest.plan_name, backup_id=manifest.id) != name:
             raise IntegrityError(
                 f"{MANIFEST} of set {name} in store {store.name} belongs to {manifest.plan}/{manifest.id}"
             )
         return StoredSet(store=store, manifest=manifest)
+
+    def _decoded(self, content: bytes, name: str) -> Manifest:
+        if len(content) > MAX_REMEMBERED_BYTES:
+            return decode(content, name=name)
+        key = digest(content)
+        with self._mutex:
+            known = self._remembered.get(key)
+            if known is not None:
+                self._remembered.move_to_end(key)
+                return known
+        manifest = decode(content, name=name)
+        with self._mutex:
+            self._remembered[key] = manifest
+            if len(self._remembered) > MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
+        return manifest
 
     def sets(self, store: Store, plan: PlanName) -> list[StoredSet]:
         """The readable sets of a plan, oldest first."""

@@ -13,8 +13,11 @@ import os
 import stat
 import struct
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as a launcher this starts twice as fast without them, and without the module `typing`
+    from collections.abc import Sequence
+    from pathlib import Path
 
 # System call numbers of Landlock are the same on every architecture. Source: Linux, include/uapi/asm-generic/unistd.h.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -135,6 +138,7 @@ def _main() -> None:
     """Restrict this process as the arguments say: what, how many places, the places; then become the program."""
     what, count, *rest = sys.argv[1:]
     places, argv = rest[: int(count)], rest[int(count) :]
+    os.get_exec_path()  # loads a module, as `execvp` does by the same call, which could not read it any more
     try:
         if what == _READ:
             _restrict_reading(places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -11,9 +12,11 @@ import orjson
 import pytest
 
 from tests.services.sshd import Sshd
-from tests.workshop.cedar import CedarClient
+from tests.workshop.cedar import CedarClient, refused_master
 from tests.workshop.staged import Peer, local_peer, remote_peer, staged
 from tests.workshop.workers import Hire, Worker, wait_for
+
+PAGE = Path(__file__).parents[2] / "docs" / "migrating" / "cedar-backup3.md"
 
 
 @pytest.fixture
@@ -44,10 +47,16 @@ def employ(hire: Hire, tmp_path: Path, client: CedarClient) -> Iterator[Callable
         worker.stop()
 
 
+def outcomes(worker: Worker) -> list[str]:
+    """How the backups ended."""
+    told = [event["data"] for event in worker.events() if event["data"].get("operation") != "manage"]
+    return [data["outcome"] for data in told if data["outcome"] not in {"started", "progress"}]
+
+
 def next_set(worker: Worker, number: int) -> Path:
     """The set with this number, oldest first, once it succeeded."""
-    wait_for(lambda: len(worker.outcomes()) >= number, what=f"outcome {number}", told=worker.log.read_text)
-    assert worker.outcomes() == ["succeeded"] * number, worker.log.read_text()
+    wait_for(lambda: len(outcomes(worker)) >= number, what=f"outcome {number}", told=worker.log.read_text)
+    assert outcomes(worker) == ["succeeded"] * number, worker.log.read_text()
     sets = sorted(worker.sets(), key=lambda path: (path / "manifest.json").stat().st_mtime_ns)
     assert len(sets) == number
     return sets[-1]
@@ -66,8 +75,7 @@ def stage_what_it_collects(client: CedarClient, worker: Worker) -> None:
     assert len(client.collected()) == 2
     assert sums(staged(made, "cedar")) == sums(client.collected())
     assert client.sees("cback.stage")
-    told = (client.collect_dir / "cback.stage").read_text()
-    assert told.split() == [f"pool/{made.name}"]
+    assert (client.collect_dir / "cback.stage").read_text() == f"pool/{made.name}\n"
 
     client.act("purge")
     assert not client.sees("cback.stage")
@@ -117,3 +125,13 @@ def test_a_managed_client_collects_when_it_is_told_to(
     (told,) = orjson.loads(failed.stdout.splitlines()[-1])["actions"]
     assert (failed.returncode, told["exit_code"]) == (1, 4)
     assert "nonsense" in told["output"]
+
+
+def test_the_page_shows_a_configuration_that_cedar_takes(tmp_path: Path) -> None:
+    """What is to become a plan is no invention."""
+    shown = re.search(r"```xml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert shown is not None
+    config = tmp_path / "cback3.conf"
+    config.write_text(shown[1])
+
+    assert refused_master(config) == ""

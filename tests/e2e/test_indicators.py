@@ -244,11 +244,11 @@ def test_doctor_tells_what_will_not_work(make: Any, web: Path) -> None:
     """Directories without a plan, patterns without a directory; all is well where each has one."""
 
     def checked(worker: Worker) -> tuple[str, str]:
-        checks = json.loads(worker.run("doctor", "--json").stdout)["checks"]
-        (found,) = [check for check in checks if check["name"] == "indicators pool"]
+        checks = [json.loads(line) for line in worker.run("doctor", "--json").stdout.splitlines()]
+        (found,) = [check for check in checks if check["check"] == "indicators pool"]
         return found["verdict"], found["message"]
 
-    assert checked(make({"plan": "{directory}"})) == ("OK", "1 directories")
+    assert checked(make({"plan": "{directory}"})) == ("OK", "1 directory")
 
     (web.parent / "stranger").mkdir()
     assert checked(make({"plan": "{directory}"})) == ("WARN", f"no plan for {web.parent}/stranger")

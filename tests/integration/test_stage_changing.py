@@ -29,6 +29,7 @@ def meanwhile(act: Callable[[], object]) -> Iterator[None]:
     def keep_acting() -> None:
         while not over.is_set():
             act()
+            over.wait(0.001)
 
     somebody = threading.Thread(target=keep_acting)
     somebody.start()
@@ -51,7 +52,7 @@ def test_a_file_that_never_stands_still_is_named(tmp_path: Path) -> None:
             file.write(b"x")
 
     with meanwhile(grow):
-        made = pool.stage()
+        made = pool.stage(bandwidth_bytes_per_second=8 << 20)
 
     assert set(staged(made.directory, "a")) == {"quiet", "log"}
     assert made.problems() == {"peers/a/log": ProblemKind.CHANGED}

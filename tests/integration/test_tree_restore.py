@@ -245,6 +245,8 @@ def test_paths_of_any_length_come_back(tmp_path: Path) -> None:
 
     assert listed.differences(tmp_path / "target") == []
     assert len(photograph(tmp_path / "one")) == 82
+    for name in ("tree", "target", "one"):
+        erase(tmp_path / name)
 
 
 @needs_another_user

@@ -16,6 +16,7 @@ from handlers.tools.trees.contents import TreeContents
 from tests.workshop.another_user import needs_another_user, nobody, open_directory
 from tests.workshop.listed_trees import ListedTree, go_on
 from tests.workshop.odd_names import NAMES, at_depth, make_names
+from tests.workshop.places import erase
 
 LARGE = 3 << 20
 
@@ -265,3 +266,4 @@ def test_paths_of_any_length_are_reached(tmp_path: Path) -> None:
 
     assert content(held, deepest) == b"down here"
     assert list(held.walk(b"."))[-1].path == deepest
+    erase(tmp_path / "tree")

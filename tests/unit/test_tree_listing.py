@@ -7,6 +7,7 @@ import hashlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from handlers.tools.trees import listing, reading, walk
 from tests.workshop.another_user import needs_another_user, nobody, open_directory
 from tests.workshop.listed_trees import ListedTree, MemoryPart, go_on
 from tests.workshop.odd_names import at_depth
+from tests.workshop.places import erase
 
 
 @pytest.fixture
@@ -288,18 +290,26 @@ def test_a_process_without_files_left_to_open_blames_nobody(tree: Path, monkeypa
         ListedTree(tree)
 
 
-def test_trees_deeper_than_any_path_may_be_long_are_listed_and_checked(tmp_path: Path) -> None:
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A directory for trees that are too deep for the tests' own broom."""
+    place = tmp_path / "deep"
+    place.mkdir()
+    yield place
+    erase(place)
+
+
+def test_trees_deeper_than_any_path_may_be_long_are_listed_and_checked(deep: Path) -> None:
     """Deeper than Python's stack and the limit of open files, too."""
-    (tmp_path / "tree").mkdir()
 
     def fill(at: int) -> None:
         os.close(os.open("deepest", os.O_CREAT | os.O_WRONLY, dir_fd=at))
         os.mkdir("zz", dir_fd=at)
 
-    at_depth(tmp_path / "tree", [b"name"] * 1100, fill)
-    at_depth(tmp_path / "tree", [b"name"] * 70, lambda at: os.mkfifo("zz", dir_fd=at))
+    at_depth(deep, [b"name"] * 1100, fill)
+    at_depth(deep, [b"name"] * 70, lambda at: os.mkfifo("zz", dir_fd=at))
 
-    listed = ListedTree(tmp_path / "tree")
+    listed = ListedTree(deep)
 
     assert listed.listed.files == 1103
     assert max(map(len, listed.items())) > 5000

@@ -41,10 +41,31 @@ from CedarBackup3.peer import LocalPeer
 print(LocalPeer("here", sys.argv[1]).checkCollectIndicator(sys.argv[2]))
 """
 
+TAKES = """\
+import sys
+from CedarBackup3.config import Config
+config = Config(xmlPath=sys.argv[1], validate=False)
+config.validate(
+    requireOneAction=True, requireReference=False, requireExtensions=False, requireOptions=True, requireCollect=False,
+    requireStage=True, requireStore=False, requirePurge=True, requirePeers=True,
+)
+"""
+
 
 def cback3() -> Path:
     """The program. Without it the test is skipped at a desk, and fails with CI set."""
     return program("cback3", package="cedar-backup3")
+
+
+def ask_cedar(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with CedarBackup3's own code."""
+    interpreter = cback3().read_text().splitlines()[0].removeprefix("#!").strip()
+    return subprocess.run([interpreter, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def refused_master(config: Path) -> str:
+    """What CedarBackup3 has against a master's configuration; empty where it takes it."""
+    return ask_cedar(TAKES, str(config)).stderr
 
 
 @dataclass(frozen=True)
@@ -98,9 +119,8 @@ class CedarClient:
 
     def sees(self, indicator: str) -> bool:
         """Whether CedarBackup3's own code finds an indicator in the collect directory."""
-        interpreter = cback3().read_text().splitlines()[0].removeprefix("#!").strip()
-        argv = [interpreter, "-c", SEES, str(self.collect_dir), indicator]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+        done = ask_cedar(SEES, str(self.collect_dir), indicator)
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip() == "True"
 
     def collected(self) -> dict[str, Path]:

@@ -1,51 +1,90 @@
 """All commands, as one program whose every error is one clear block.
 
-Commands import what they need when they run: `holdfast --help` loads neither the broker's library nor the worker.
+A command's module is imported when the command is asked for, and imports what it needs when it runs: to load all of
+them, and let typer look at all their options, takes a tenth of the whole start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from handlers.errors import HoldfastError
-from worker.commands import (
-    backup,
-    cat,
-    config,
-    console,
-    demo,
-    diff,
-    doctor,
-    expire,
-    keep,
-    ls,
-    manage,
-    mount,
-    plan,
-    release,
-    request,
-    requests,
-    restore,
-    run,
-    schema,
-    session,
-    show,
-    status,
-    verify,
-)
-from worker.commands import list as listing
+from worker.commands import console, session
 from worker.commands.session import Globals
+
+COMMANDS = {
+    "run": ("run:run", "Run the worker."),
+    "backup": ("backup:backup", "Make one backup now."),
+    "request": ("request:request", "Ask a worker for a backup."),
+    "requests": ("requests:app", "Look over requests, ask again, or drop them."),
+    "plan": ("plan:plan", "Show what the next backup would be."),
+    "list": ("list:list_sets", "List what is stored."),
+    "show": ("show:show", "Show one set."),
+    "ls": ("ls:ls", "List what is in a set."),
+    "cat": ("cat:cat", "Print a file of a set."),
+    "diff": ("diff:diff", "Show what changed between two sets."),
+    "mount": ("mount:mount", "Show a set as a read-only file system."),
+    "manage": ("manage:manage", "Have managed peers do something."),
+    "restore": ("restore:restore", "Bring a set back, or single paths of it."),
+    "verify": ("verify:verify", "Read what is stored again."),
+    "expire": ("expire:expire", "Let go of what retention no longer wants."),
+    "keep": ("keep:keep", "Pin a set against expiry."),
+    "release": ("release:release", "Take a pin away."),
+    "status": ("status:status", "Show what runs and what waits."),
+    "doctor": ("doctor:doctor", "Check everything a worker needs."),
+    "schema": ("schema:schema", "Print the JSON Schema of a format."),
+    "config": ("config:app", None),
+    "demo": ("demo:demo", "See a complete round on real files."),
+}
+"""Each command: where in this package its function is, or its group of commands, and what the list of commands says."""
 
 _BUG_HINT = "this is a bug: please report it with the traceback above"
 
 # typer exports one kind of wrong usage, not the class that all of them share.
 _UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
+
+class _OnDemand(Mapping[str, Any]):
+    """The commands by name, each made when it is looked up. Their type is one that typer keeps to itself."""
+
+    def __getitem__(self, name: str) -> Any:
+        place, short_help = COMMANDS[name]
+        module, _, attribute = place.partition(":")
+        found = getattr(import_module(f"worker.commands.{module}"), attribute)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        if isinstance(found, typer.Typer):
+            single.add_typer(found, name=name, short_help=short_help)
+            return cast("TyperGroup", typer.main.get_command(single)).commands[name]
+        single.command(name, short_help=short_help)(found)
+        return typer.main.get_command(single)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _Group(TyperGroup):
+    """What typer makes of all the commands at once, with each made when it is looked up."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = cast("Any", _OnDemand())  # nobody adds to them
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+
 app = typer.Typer(
     name="holdfast",
+    cls=_Group,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -80,30 +119,6 @@ def before(
 ) -> None:
     """Backups as the answer to requests: one request, one verified set that plain tools can restore."""
     ctx.obj = Globals(config=config, log_level=log_level, log_format=log_format)
-
-
-app.command("run", short_help="Run the worker.")(run.run)
-app.command("backup", short_help="Make one backup now.")(backup.backup)
-app.command("request", short_help="Ask a worker for a backup.")(request.request)
-app.add_typer(requests.app, name="requests", short_help="Look over requests, ask again, or drop them.")
-app.command("plan", short_help="Show what the next backup would be.")(plan.plan)
-app.command("list", short_help="List what is stored.")(listing.list_sets)
-app.command("show", short_help="Show one set.")(show.show)
-app.command("ls", short_help="List what is in a set.")(ls.ls)
-app.command("cat", short_help="Print a file of a set.")(cat.cat)
-app.command("diff", short_help="Show what changed between two sets.")(diff.diff)
-app.command("mount", short_help="Show a set as a read-only file system.")(mount.mount)
-app.command("manage", short_help="Have managed peers do something.")(manage.manage)
-app.command("restore", short_help="Bring a set back, or single paths of it.")(restore.restore)
-app.command("verify", short_help="Read what is stored again.")(verify.verify)
-app.command("expire", short_help="Let go of what retention no longer wants.")(expire.expire)
-app.command("keep", short_help="Pin a set against expiry.")(keep.keep)
-app.command("release", short_help="Take a pin away.")(release.release)
-app.command("status", short_help="Show what runs and what waits.")(status.status)
-app.command("doctor", short_help="Check everything a worker needs.")(doctor.doctor)
-app.command("schema", short_help="Print the JSON Schema of a format.")(schema.schema)
-app.add_typer(config.app, name="config")
-app.command("demo", short_help="See a complete round on real files.")(demo.demo)
 
 
 def run_program() -> int:

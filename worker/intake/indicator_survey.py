@@ -24,7 +24,7 @@ def survey(indicators: Mapping[str, Indicators], plans: Collection[str]) -> Iter
     wanted = sum(len(places) for places in found.values())
     for name, each in indicators.items():
         places = found[name]
-        seen = f"{len(places):,} directories"
+        seen = f"{len(places):,} {'directory' if len(places) == 1 else 'directories'}"
         yield name, *(_problem(each, places, plans) or _limit(wanted) or (seen, None))
 
 

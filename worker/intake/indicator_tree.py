@@ -8,6 +8,7 @@ is what a look at the directory shows. For one thread.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 from collections import Counter
@@ -39,6 +40,7 @@ class Node:
         "dropped",
         "identity",
         "indicator",
+        "look_at",
         "looked_at",
         "odd",
         "parent",
@@ -69,6 +71,8 @@ class Node:
         """The indicator that lies there, once it was brought."""
         self.seen: tuple[tuple[int, ...], float] | None = None
         """The indicator as it was at the last look, and since when, by the monotonic clock."""
+        self.look_at = math.inf
+        """When to look again, by the monotonic clock."""
         self.looked_at = False
         """Whether indicators were looked for since the directory was come upon."""
         self.odd: str | None = None
@@ -101,7 +105,7 @@ class Tree:
         self._poll_seconds = poll_seconds
         self._on_look = on_look
         self._roots = [Node(pattern, Place(pattern.base, ()), None, indicator) for pattern in patterns]
-        self._kinds = kinds_by_device()
+        self._kinds: dict[int, str | None] = {}
         self._unwatched: dict[Node, int] = {}
         self._unreliable: set[Node] = set()
         self._told_unwatched: frozenset[int] = frozenset()
@@ -110,7 +114,7 @@ class Tree:
 
     def look_everywhere(self) -> Iterator[None]:
         """Look at everything there is; a step at a time, so that hints can be heeded in between."""
-        self._kinds = kinds_by_device()
+        self._kinds = dict(kinds_by_device())
         troubles = []
         for root in self._roots:
             yield from self._enter_root(root)
@@ -271,8 +275,10 @@ class Tree:
         (self._unreliable.discard if node.reliable else self._unreliable.add)(node)
 
     def _is_remote(self, device: int, descriptor: int) -> bool:
-        kind = self._kinds.get(device) or file_system(Path(f"/proc/self/fd/{descriptor}"))
-        return is_remote_kind(kind)
+        if device not in self._kinds:
+            # Some file systems have more device numbers than the kernel's table tells.
+            self._kinds[device] = file_system(Path(f"/proc/self/fd/{descriptor}"))
+        return is_remote_kind(self._kinds[device])
 
     def _empty(self, node: Node) -> None:
         """Forget what was known of the directory: another one is there now, or none."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import os
 import time
 from collections import deque
@@ -37,9 +38,9 @@ _TROUBLE_SECONDS: Final = 5.0
 _HAND_BACK_SECONDS: Final = 1.0
 """How long we leave an indicator alone that was handed back."""
 _RESCAN_SECONDS: Final = 1.0
-"""Between two scans because of hints that were lost: they may be lost again and again."""
+"""Between two scans because of lost hints, or of mounts: some machines mount something all the time."""
 _SLICE_SECONDS: Final = 0.02
-"""How long a scan goes on before hints are heeded."""
+"""How long a scan goes on before what waits gets its turn."""
 _AT_ONCE: Final = 100
 """Deliveries before something else gets its turn."""
 
@@ -72,6 +73,7 @@ class IndicatorIntake:
         self._trouble: str | None = None
         # Moments of the monotonic clock.
         self._scan_at = 0.0
+        self._scanned_at = 0.0
         self._poll_at = 0.0
         self._room_at = 0.0
 
@@ -137,19 +139,23 @@ class IndicatorIntake:
         """Come upon what may be there by now."""
         now = time.monotonic()
         if heard.lost:
-            self._scan_at = min(self._scan_at, now + _RESCAN_SECONDS) if self._walk else now
+            self._scan_at = min(self._scan_at, max(now, self._scanned_at + _RESCAN_SECONDS))
         for (node, name), bits in heard.hints.items():
             if node.is_last and name == self._indicators.name:
                 self._pending[node] = self._pending.get(node, 0) | bits
             else:
                 self._tree.heed(node, name, bits)
         while self._later and self._later[0][0] <= now:
-            self._pending.setdefault(heapq.heappop(self._later)[2], 0)
+            moment, _, node = heapq.heappop(self._later)
+            if moment == node.look_at:
+                node.look_at = math.inf
+                self._pending.setdefault(node, 0)
         self._go_on_walking(now)
 
     def _go_on_walking(self, now: float) -> None:
         if self._walk is None:
             if now >= self._scan_at:
+                self._scanned_at = now
                 self._scan_at = now + self._indicators.scan_seconds
                 self._poll_at = now + self._indicators.poll_seconds
                 self._walk = self._tree.look_everywhere()
@@ -159,7 +165,7 @@ class IndicatorIntake:
         if self._walk is None:
             return
         for _ in self._walk:
-            if time.monotonic() - now > _SLICE_SECONDS or self._stopping:
+            if time.monotonic() - now > _SLICE_SECONDS or self._watches.any_heard or self._stopping:
                 return
         self._walk = None
         self._say_well()
@@ -172,7 +178,11 @@ class IndicatorIntake:
                 self._look_later(node, seconds)
 
     def _look_later(self, node: Node, seconds: float) -> None:
-        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._count), node))
+        moment = time.monotonic() + seconds
+        # Not once for each scan that comes upon it; one look too early does no harm, it finds out how long is left.
+        if moment < node.look_at:
+            node.look_at = moment
+            heapq.heappush(self._later, (moment, next(self._count), node))
 
     def _bring(self, gate: Gate) -> None:
         """Deliver what is ripe, as far as there is room."""

@@ -6,12 +6,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from types import TracebackType
 
-from handlers.contract import ProblemKind
+from handlers.contract import ProblemKind, printable
 from handlers.tools.peers.pulse import OurDisk, Pulse
 
 LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -81,15 +81,23 @@ class Taken:
     """False where it changed each time it was read."""
 
 
-@contextmanager
-def our_disk(name: bytes) -> Iterator[None]:
-    """Inside, what goes wrong is no fault of the peer."""
-    try:
-        yield
-    except OSError as error:
-        hint = "free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else None
-        shown = os.fsdecode(name).encode("utf-8", "backslashreplace").decode()
-        raise OurDisk(f"cannot write {shown} into the set: {error.strerror}", hint=hint) from error
+class our_disk:  # noqa: N801  # read as a word; a generator's context costs as much as the system calls inside
+    """Inside, what goes wrong is no fault of the peer: OSError becomes OurDisk."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: bytes) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            hint = "free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else None
+            raise OurDisk(f"cannot write {printable(self._name)} into the set: {error.strerror}", hint=hint) from error
 
 
 def take(at: int, to: int, name: bytes, dress: Dress, pulse: Pulse) -> Taken:
@@ -128,7 +136,7 @@ def link(at: int, to: int, name: bytes, pulse: Pulse) -> Taken | None:
             return None
         if error.errno in _NOT_THE_FILE:
             raise NotTaken(_NOT_THE_FILE[error.errno], "it went away while it was staged") from error
-        raise OurDisk(f"cannot link {os.fsdecode(name)!r} into the set: {error.strerror}") from error
+        raise OurDisk(f"cannot link {printable(name)} into the set: {error.strerror}") from error
     try:
         # The name in the set: nobody but us can have put something else there since.
         descriptor = _opened(to, name)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import stat
 
-from handlers.errors import PermanentError
+from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.deep_tree import walk
 from handlers.tools.peers import indicators
 from handlers.tools.peers.copying import copy
-from handlers.tools.peers.files import Dress
+from handlers.tools.peers.files import Dress, our_disk
 from handlers.tools.peers.indicators import NotReady
 from handlers.tools.peers.options import LocalPeer
-from handlers.tools.peers.outcome import Brought, Rules
+from handlers.tools.peers.outcome import Brought, Outcome, Rules
 from handlers.tools.peers.place import Place
-from handlers.tools.peers.pulse import Pulse
+from handlers.tools.peers.pulse import OurDisk, Pulse
 from handlers.tools.peers.side_by_side import Sides
+from handlers.tools.removal import remove_below
 
 COMPARED = "SHA-256 of what was read, then size and time once more"
 
@@ -39,9 +40,31 @@ def stage(peer: LocalPeer, place: Place, pulse: Pulse) -> Brought | NotReady:
                 ledger=place.ledger,
                 pulse=pulse,
             )
-            return Brought(indicator=ready.identity, outcome=copy(sides, distrust=adopted), compared=COMPARED)
+            try:
+                outcome, trouble = copy(sides, distrust=adopted), None
+            except OurDisk:
+                raise
+            except TemporaryError as error:
+                if not place.is_final:
+                    raise
+                if adopted:
+                    remove_below(place.path)  # nobody has looked at all of it
+                outcome, trouble = left(target, sides.outcome), str(error)
+            return Brought(indicator=ready.identity, outcome=outcome, compared=COMPARED, trouble=trouble)
     finally:
         os.close(source)
+
+
+def left(target: int, outcome: Outcome) -> Outcome:
+    """What had come when the peer was given up: whole files, for a copy that is broken off is removed."""
+    outcome.files = outcome.contents = outcome.size_bytes = 0
+    with our_disk(b"what came"):
+        for at, name, is_directory in walk(target):
+            about = os.stat(name, dir_fd=at, follow_symlinks=False)
+            outcome.files += 1
+            outcome.contents += not is_directory
+            outcome.size_bytes += about.st_size if stat.S_ISREG(about.st_mode) else 0
+    return outcome
 
 
 def rules(peer: LocalPeer, dress: Dress) -> Rules:

@@ -51,6 +51,8 @@ class Looking(Round):
             if kind is not ProblemKind.UNREADABLE:
                 self.differs(path + name, "it appeared while its peer was staged")
             return
+        if kind is ProblemKind.CHANGED:
+            self.sides.again.add(path + name)  # it may look alike by now, and was read while it changed
         if kind is ProblemKind.CHANGED or not self.alike(about, found):
             self.differs(path + name, "it changed while its peer was staged")
         self._count(found)
@@ -77,7 +79,6 @@ class Looking(Round):
     def differs(self, path: bytes, detail: str) -> None:
         """It is taken again, if there is another time."""
         self.differences += 1
-        self.sides.again.add(path)
         if self._last:
             self.outcome.add(path, ProblemKind.CHANGED, detail)
 

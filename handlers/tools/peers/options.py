@@ -203,7 +203,7 @@ class StageOptions(_Options):
     peers: Annotated[Mapping[PeerName, Peer], Field(min_length=1)]
     """Whose files are staged, each under a name of your choice: `peers/<name>/...` in the set."""
 
-    parallel: Annotated[int, Field(ge=1, le=64)] = 2
+    parallel: Annotated[int, Field(ge=1, le=16)] = 2
     """How many peers are staged at the same time."""
 
     owner: OwnerText | None = None

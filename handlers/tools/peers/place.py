@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handlers.tools.deep_tree import ENTER
-from handlers.tools.peers.files import Dress
+from handlers.tools.peers.files import Dress, our_disk
 from handlers.tools.peers.ledger import Ledger
 from handlers.tools.peers.leftovers import adopt
 
@@ -28,6 +28,8 @@ class Place:
     """The peer's own directory in it, which `opened` makes."""
     dress: Dress
     ledger: Ledger
+    is_final: bool
+    """Whether what does not come now never does: nobody tries again, or nobody needs to."""
     bytes_per_second: int | None = None
     """How fast a peer may come at most, by the plan."""
 
@@ -41,8 +43,10 @@ class Place:
         """The peer's own directory, open, and whether there is something in it from an earlier attempt."""
         adopted = not fresh and self.leftover is not None and adopt(self.leftover, self.name, self.tree)
         if not adopted:
-            os.mkdir(self.name, 0o700, dir_fd=self.tree)
-        directory = os.open(self.name, ENTER, dir_fd=self.tree)
+            with our_disk(self.name):
+                os.mkdir(self.name, 0o700, dir_fd=self.tree)
+        with our_disk(self.name):
+            directory = os.open(self.name, ENTER, dir_fd=self.tree)
         try:
             yield directory, adopted
         finally:

@@ -23,6 +23,11 @@ class Pace:
         self._lock = threading.Lock()
         self._free_at = time.monotonic()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any limit."""
+        return self._rate is not None
+
     def seconds_for(self, size_bytes: int) -> float:
         """How long to wait after so many more bytes."""
         if self._rate is None:
@@ -81,6 +86,8 @@ class Pulse:
     def went_by(self, size_bytes: int) -> None:
         """So many more bytes were read; waits where that was too fast. Raises like `beat`."""
         self.tally.add(0, size_bytes)
+        if not self.tally.pace.is_set:
+            return
         until = time.monotonic() + self.tally.pace.seconds_for(size_bytes)
         while (left := until - time.monotonic()) > 0:
             self.beat()

@@ -36,7 +36,7 @@ _ROUNDS = 3
 _SALVAGE_SECONDS = 600.0
 
 
-def stage(peer: RemotePeer, name: str, place: Place, pulse: Pulse, *, last_try: bool) -> Brought | NotReady:
+def stage(peer: RemotePeer, name: str, place: Place, pulse: Pulse) -> Brought | NotReady:
     """Bring all that the peer has into its directory of the set.
 
     Where the peer is lost on the way, what had arrived whole is there, and the rest named, if nobody tries again;
@@ -53,7 +53,7 @@ def stage(peer: RemotePeer, name: str, place: Place, pulse: Pulse, *, last_try: 
             except OurDisk:
                 raise
             except TemporaryError as error:
-                if not last_try:
+                if not place.is_final:
                     raise
                 return bringing.salvaged(ready.identity, ready.listing, error)
             return Brought(indicator=ready.identity, outcome=outcome, compared=bringing.compared)
@@ -206,6 +206,7 @@ class _Bringing:
         for path in unsound:
             found.outcome.add(path, ProblemKind.UNREADABLE, "the peer was lost before it had come")
         _count(found.outcome, found, arrived)
+        self._dress_top()
         return Brought(indicator=identity, outcome=found.outcome, compared="size and time", trouble=str(error))
 
     def _compared(self, before: Wanted) -> tuple[Wanted, dict[bytes, Arrived], RemoteListing]:
@@ -239,7 +240,15 @@ class _Bringing:
             if there.sha256 is not None:
                 self._place.ledger.add(self._place.name + b"/" + path, there.about, bytes.fromhex(there.sha256))
         _count(outcome, found, arrived)
+        self._dress_top()
         return outcome
+
+    def _dress_top(self) -> None:
+        dress = self._rules.dress
+        with our_disk(self._place.name):
+            if dress.owner is not None:
+                os.fchown(self._top, *dress.owner)
+            os.fchmod(self._top, 0o755 if dress.directory_mode is None else dress.directory_mode)
 
     def _distrust(self, found: Wanted) -> None:
         """Nothing tells whether what an earlier attempt has brought is what the peer has, but rsync's own sums."""

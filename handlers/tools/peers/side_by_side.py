@@ -35,7 +35,7 @@ class Sides:
     """How far the time of a copy may be from that of its file."""
     outcome: Outcome = field(default_factory=Outcome)
     again: set[bytes] = field(default_factory=set)
-    """What the last look found to be other than what was taken."""
+    """Files that changed while they were read."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """For the outcome."""
 

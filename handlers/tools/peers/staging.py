@@ -86,6 +86,7 @@ class Staging:
                 path=self.tree / name,
                 dress=dress,
                 ledger=self.ledger,
+                is_final=self.last_try or name not in self.required,
                 bytes_per_second=share,
             )
             return self._one(name, peer, place)
@@ -134,7 +135,7 @@ class Staging:
             if isinstance(peer, LocalPeer):
                 brought = local.stage(peer, place, pulse)
             else:
-                brought = remote.stage(peer, name, place, pulse, last_try=self.last_try)
+                brought = remote.stage(peer, name, place, pulse)
         except OurDisk:
             raise
         except PermanentError as error:

@@ -27,7 +27,7 @@ class Copied:
     """The first MAX_LISTED_PROBLEMS."""
     problem_count: int = 0
     files: int | None = None
-    """Names that were made or changed in the target, where the program tells."""
+    """Regular files that were fetched, where the program tells."""
     bytes_received: int | None = None
     """Over the line, where the program tells."""
     tools: Mapping[str, str] = field(default_factory=dict)
