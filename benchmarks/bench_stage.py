@@ -77,12 +77,11 @@ def over_ssh(name: str, place: Path, collect: Path) -> None:
 
 def compare(name: str, place: Path, collect: Path, peer: Mapping[str, object], rivals: Mapping[str, list[str]]) -> None:
     """`holdfast backup` of a plan with this peer against the others, each into an empty directory."""
-    config = configured(place, peer)
 
-    def ours() -> Run:
+    def ours(verify: str) -> Run:
         forget(place)
         (collect / "cback.stage").unlink(missing_ok=True)
-        made = backup(config)
+        made = backup(configured(place, peer, verify))
         forget(place)
         return made
 
@@ -93,10 +92,11 @@ def compare(name: str, place: Path, collect: Path, peer: Mapping[str, object], r
         shutil.rmtree(place / "out")
         return made
 
-    paired(name, ours, {rival: partial(theirs, argv) for rival, argv in rivals.items()}, rounds=ROUNDS)
+    others = {rival: partial(theirs, argv) for rival, argv in rivals.items()}
+    paired(name, partial(ours, "checksums"), {"verify: none": partial(ours, "none"), **others}, rounds=ROUNDS)
 
 
-def configured(place: Path, peer: Mapping[str, object]) -> Path:
+def configured(place: Path, peer: Mapping[str, object], verify: str) -> Path:
     """A configuration with a plan of this one peer."""
     file = place / "config.yaml"
     settings = {
@@ -104,7 +104,7 @@ def configured(place: Path, peer: Mapping[str, object]) -> Path:
         "state_dir": str(place / "state"),
         "spool": {"enabled": False},
         "stores": {"disk": {"kind": "local", "path": str(place / "store")}},
-        "plans": {"tree": {"handler": "stage", "options": {"peers": {"bench": peer}}}},
+        "plans": {"tree": {"handler": "stage", "verify": verify, "options": {"peers": {"bench": peer}}}},
         "log": {"level": "warning"},
     }
     file.write_bytes(orjson.dumps(settings))  # JSON is YAML

@@ -41,7 +41,8 @@ class Afterwards(Section):
     """What is done in the indicator's directory once the outcome is known."""
 
     write: FileName | None = None
-    """A file to write beside the indicator, for whoever waits there; it says which request it answers."""
+    """A file to write beside the indicator, for whoever waits there; it names request, set and outcome. On success of a
+    plan of the handler `stage` the handler writes it, to those peers whose data is in the set."""
     owner: OwnerText | None = None
     """Whom that file is given to, as `user:group`, names or numbers; by default it belongs to the worker's user."""
     mode: ModeText = "0644"

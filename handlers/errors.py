@@ -43,6 +43,12 @@ class PermanentError(HoldfastError):
     exit_code: ClassVar[int] = 1
 
 
+class NothingNew(HoldfastError):
+    """All there is to back up is in a set already: the request succeeds, and makes no other."""
+
+    exit_code: ClassVar[int] = 0
+
+
 class IntegrityError(HoldfastError):
     """What was stored is not what was written, or not what it claims to be: wakes a person."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,6 +19,7 @@ from handlers.tools.peers.verdicts import NAME, Report, Verdict, is_weekly, requ
 if TYPE_CHECKING:
     from handlers.abilities import Managed
     from handlers.contents import Contents
+    from handlers.tools.peers.ledger import Ledger
     from handlers.tools.peers.staging import Result
 
 TREE = "peers"
@@ -142,48 +143,52 @@ class PreparedStage:
         from handlers.tools.peers.ledger import Ledger
         from handlers.tools.peers.pulse import Tally
         from handlers.tools.peers.staging import Staging
-        from handlers.tools.problem_log import ProblemLog
-        from handlers.tools.trees import listing
 
         control, begun = self.job.control, datetime.now(UTC)
         self._begin_anew()
         tree = sink.open_tree(TREE)
         control.started()
         with closing(Ledger()) as ledger:
-            tally = Tally(self.job.bandwidth_bytes_per_second)
             results = Staging(
                 options=self.options,
                 required=self._required(),
                 tree=tree,
                 leftover=sink.leftover(TREE),
                 ledger=ledger,
-                tally=tally,
+                tally=Tally(self.job.bandwidth_bytes_per_second),
                 last_try=self.job.last_try,
                 bytes_per_second=self.job.bandwidth_bytes_per_second,
             ).run(control)
             self._require_enough(results)
-            log = ProblemLog(sink)
-            try:
-                for result in results:
-                    for problem in result.told():
-                        log.add(problem)
-                listed = listing.write(
-                    tree,
-                    TREE,
-                    sink.open_part,
-                    known=ledger.known,
-                    problem=log.add,
-                    checkpoint=control.checkpoint,
-                    report=lambda size: None,
-                )
-                report = self._report(sink, results, begun)
-                problems = log.close()
-            finally:
-                log.abort()
-        files, size = tally.so_far
-        control.report(Progress(files=files, bytes_in=size, bytes_out=listed.size_bytes))
+            made = self._listed(sink, tree, results, ledger)
+        report = self._report(sink, results, begun)
+        control.report(Progress(files=made.files, bytes_in=made.bytes_in, bytes_out=made.bytes_in))
+        return replace(made, parts=(*made.parts, report))
+
+    def _listed(self, sink: Sink, tree: Path, results: Sequence[Result], ledger: Ledger) -> Produced:
+        """What was staged, with the parts that list it and its problems."""
+        from handlers.tools.problem_log import ProblemLog
+        from handlers.tools.trees import listing
+
+        log = ProblemLog(sink)
+        try:
+            for result in results:
+                for problem in result.told():
+                    log.add(problem)
+            listed = listing.write(
+                tree,
+                TREE,
+                sink.open_part,
+                known=ledger.known,
+                problem=lambda problem: log.add(replace(problem, path=f"{TREE}/{problem.path}")),
+                checkpoint=self.job.control.checkpoint,
+                report=lambda size: None,
+            )
+            problems = log.close()
+        finally:
+            log.abort()
         return Produced(
-            parts=(*listed.parts, report, *([problems] if problems else [])),
+            parts=(*listed.parts, *([problems] if problems else [])),
             trees=(listed.tree(TREE),),
             files=listed.files,
             bytes_in=sum(result.record.bytes for result in results),

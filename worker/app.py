@@ -199,7 +199,7 @@ def build_daemon(app: App, load: Callable[[], Loaded]) -> Daemon:
     from worker.reload import Reload
 
     settings = app.settings
-    intakes = _intakes(settings, app.journal)
+    intakes = _intakes(settings, app.journal, app.pipeline)
     if not intakes:
         raise PermanentError(
             "no intake is configured: nobody could ask this worker for anything",
@@ -301,7 +301,7 @@ def _sinks(settings: Settings) -> dict[str, EventSink]:
     return sinks
 
 
-def _intakes(settings: Settings, journal: Journal) -> Sequence[Intake]:
+def _intakes(settings: Settings, journal: Journal, pipeline: Pipeline) -> Sequence[Intake]:
     intakes: list[Intake] = []
     if settings.spool.enabled:
         from worker.intake.spool import SpoolIntake
@@ -322,8 +322,13 @@ def _intakes(settings: Settings, journal: Journal) -> Sequence[Intake]:
             QueueIntake(settings.queue, node=settings.node, settle=settings.settle, concurrency=settings.concurrency)
         )
     if settings.indicators:
+        from handlers.abilities import Acknowledging
         from worker.intake.indicators import IndicatorIntake
 
+        def told_by_handler(name: str) -> bool:
+            plan = pipeline.plan(PlanName(name))
+            return plan is not None and isinstance(plan.handler, Acknowledging)
+
         for name, indicators in settings.indicators.items():
-            intakes.append(IndicatorIntake(name, indicators, entry=journal.entry))
+            intakes.append(IndicatorIntake(name, indicators, entry=journal.entry, told_by_handler=told_by_handler))
     return intakes

@@ -18,11 +18,9 @@ from worker.levels import ChainBroken, levels_to_restore, newest
 from worker.manifest import MANIFEST, Manifest, decode, digest
 from worker.stores.protocol import SetMissing, SetName, Store, StoreUnavailable
 
-MAX_REMEMBERED = 4_096
-"""Manifests that are kept taken apart: choosing a level looks at all of a plan's, and hashing one takes a twentieth of
-the time of taking it apart."""
-MAX_REMEMBERED_BYTES = 16 << 10
-"""Larger ones, with many problems in them, are not kept: together they would take too much memory."""
+MAX_REMEMBERED_BYTES = 8 << 20
+"""Manifests that are kept taken apart, some thousands: choosing a level looks at all of a plan's, and hashing one
+takes a twentieth of the time of taking it apart. Counted as they are stored; in memory they take four times as much."""
 NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -124,8 +122,9 @@ class Catalog:
         self._stores = stores
         self._homes = homes
         self._mutex = threading.Lock()
-        self._remembered: OrderedDict[str, Manifest] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[Manifest, int]] = OrderedDict()
         """By the digest of their bytes, which are read each time: taking them apart is what takes long."""
+        self._remembered_bytes = 0
 
     def stores_of(self, plan: PlanName | None) -> Sequence[Store]:
         """Where a plan's sets are: its own store; every store for a plan that is not configured, or for all plans."""
@@ -152,19 +151,20 @@ class Catalog:
         return StoredSet(store=store, manifest=manifest)
 
     def _decoded(self, content: bytes, name: str) -> Manifest:
-        if len(content) > MAX_REMEMBERED_BYTES:
-            return decode(content, name=name)
         key = digest(content)
         with self._mutex:
             known = self._remembered.get(key)
             if known is not None:
                 self._remembered.move_to_end(key)
-                return known
+                return known[0]
         manifest = decode(content, name=name)
         with self._mutex:
-            self._remembered[key] = manifest
-            if len(self._remembered) > MAX_REMEMBERED:
-                self._remembered.popitem(last=False)
+            if key not in self._remembered:
+                self._remembered_bytes += len(content)
+            self._remembered[key] = manifest, len(content)
+            while self._remembered_bytes > MAX_REMEMBERED_BYTES:
+                _, (_, size) = self._remembered.popitem(last=False)
+                self._remembered_bytes -= size
         return manifest
 
     def sets(self, store: Store, plan: PlanName) -> list[StoredSet]:

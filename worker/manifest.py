@@ -105,7 +105,7 @@ class ProblemRecord(_Record):
     """One file that is not in the set as it should be."""
 
     kind: str
-    """unreadable, vanished, changed, socket, unknown_type, renamed or other."""
+    """unreadable, vanished, changed, socket, unknown_type, renamed, ignored or other."""
     path: str
     """The name; `\\xNN` stands for a byte that is no printable UTF-8, `\\\\` for a backslash."""
     detail: str

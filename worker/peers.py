@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from handlers.abilities import Acknowledging, Managed, Managing
 from handlers.contract import Control
+from handlers.errors import NothingNew
 from worker.catalog import StoredSet
 from worker.events import ActionRecord, EventData, ExitCode, Word
 from worker.journal.protocol import Entry
@@ -19,6 +20,19 @@ def acknowledge(plan: Plan, made: StoredSet, control: Control) -> tuple[str, ...
     if not isinstance(plan.handler, Acknowledging):
         return ()
     return tuple(plan.handler.acknowledge(plan.options, made, control))
+
+
+def nothing_new(entry: Entry, plan: Plan, error: NothingNew) -> EventData:
+    """The outcome of a request whose data was backed up before it came; a set of nothing would hide the last one."""
+    return EventData(
+        outcome=Word.SUCCEEDED,
+        exit_code=ExitCode.DONE,
+        request_id=entry.request_id,
+        plan=plan.name,
+        operation="backup",
+        warnings=(f"no new set was made: {error.message}",),
+        labels={**entry.request.data.labels, **plan.labels},
+    )
 
 
 def managed_outcome(entry: Entry, plan: Plan, control: Control) -> EventData:

@@ -87,6 +87,10 @@ class Pipeline:
         """Go by this from the next delivery, and the next attempt, on."""
         self._configured = configured
 
+    def plan(self, name: PlanName) -> Plan | None:
+        """The plan of this name as it is configured now."""
+        return self._configured.plans.get(name)
+
     def accept(self, delivery: Delivery) -> Entry | None:
         """Take a delivery in; returns the entry when there is new work to do.
 

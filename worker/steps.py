@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from loguru import logger
 
 from handlers.contract import JSON, BackupId, Control, Job, Prepared, Produced
-from handlers.errors import Cancelled, HoldfastError, IntegrityError, PermanentError
+from handlers.errors import Cancelled, HoldfastError, IntegrityError, NothingNew, PermanentError
 from worker import events, manifest, policy
 from worker.catalog import Catalog, StoredSet
 from worker.control import Watcher, WorkControl
@@ -26,7 +26,7 @@ from worker.lease import Lease, LeasedControl
 from worker.levels import Choice, LevelRefused, choose, newest
 from worker.lifecycle import State, Step
 from worker.parents import expiry_of_parents_is_temporary, nothing_on_expiring, require_parents
-from worker.peers import acknowledge, managed_outcome
+from worker.peers import acknowledge, managed_outcome, nothing_new
 from worker.plan import Plan, Surroundings
 from worker.set_record import chain_documents, write_up
 from worker.stores.protocol import AlreadyCommitted, Draft, SetName, Store
@@ -105,6 +105,8 @@ class Work:
         choice = self._choose()
         try:
             self._write_parts(choice)
+        except NothingNew as error:
+            return nothing_new(self._entry, self._plan, error)
         except IntegrityError as error:
             if choice.parent is None:
                 raise

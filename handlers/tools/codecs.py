@@ -48,7 +48,7 @@ class Codec(StrEnum):
 
 _SUFFIXES = {Codec.NONE: "", Codec.ZSTD: ".zst", Codec.GZIP: ".gz", Codec.BZIP2: ".bz2", Codec.XZ: ".xz"}
 
-DEFAULT_STRENGTH = {Codec.NONE: 0, Codec.ZSTD: 2, Codec.GZIP: 1, Codec.BZIP2: 9, Codec.XZ: 6}
+DEFAULT_STRENGTH = {Codec.NONE: 0, Codec.ZSTD: 1, Codec.GZIP: 1, Codec.BZIP2: 9, Codec.XZ: 6}
 """The strength that None stands for."""
 
 _ZSTD_LEVELS = (1, 2, 3, 5, 7, 9, 12, 15, 17, 19)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,30 +11,14 @@ import pytest
 from handlers.contract import ProblemKind
 from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.peers.verdicts import Verdict
-from tests.workshop.pool import Interfering, Pool, collected
+from tests.faults.small_disk import small_disk
+from tests.workshop.another_user import needs_another_user, nobody, open_directory
+from tests.workshop.peers import files_below
+from tests.workshop.pool import Interfering, Pool, collected, meanwhile
 from tests.workshop.staged import local_peer, staged
 
 PIECE = bytes(range(256)) * 4096
 """A file that takes a moment to read consists of some of these."""
-
-
-@contextmanager
-def meanwhile(act: Callable[[], object]) -> Iterator[None]:
-    """Inside, somebody does this again and again."""
-    over = threading.Event()
-
-    def keep_acting() -> None:
-        while not over.is_set():
-            act()
-            over.wait(0.001)
-
-    somebody = threading.Thread(target=keep_acting)
-    somebody.start()
-    try:
-        yield
-    finally:
-        over.set()
-        somebody.join()
 
 
 def test_a_file_that_never_stands_still_is_named(tmp_path: Path) -> None:
@@ -110,6 +91,26 @@ def test_a_retry_takes_only_what_is_missing(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "store" / ".holdfast").glob("unfinished/*")] == []
 
 
+@needs_another_user
+def test_what_cannot_be_compared_is_not_kept() -> None:
+    """A directory, or a file, that was open at the first attempt, and is closed at the second."""
+    with open_directory() as place, nobody():
+        directory = collected(place / "a", "good", "closed", "sub/file")
+        late = collected(place / "b", *(f"file-{number}" for number in range(2000)))
+        pool = Pool(place, {"a": local_peer(directory), "b": local_peer(late, deadline_seconds=0.001)})
+        with pytest.raises(TemporaryError):
+            pool.stage(last_try=False)
+        assert list((place / "store" / ".holdfast" / "unfinished").glob("*/peers/a/sub/file"))
+        (directory / "closed").chmod(0)
+        (directory / "sub").chmod(0)
+
+        made = pool.stage()
+
+        (directory / "sub").chmod(0o700)
+        assert set(staged(made.directory, "a")) == {"good"}
+        assert made.record("a").problem_count == 2
+
+
 def test_a_leftover_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     """Whoever could write there must not have us write, or remove, anything in another place."""
     directory = collected(tmp_path / "a", "file", "sub/file")
@@ -179,6 +180,38 @@ def test_a_peer_is_staged_again_where_that_is_asked_for(tmp_path: Path) -> None:
     pool.acknowledge(pool.stage())
 
     assert pool.stage().record("a").verdict is Verdict.STAGED
+
+
+def test_a_full_disk_is_no_fault_of_a_peer(tmp_path: Path) -> None:
+    """The whole run waits, and says what to do."""
+    directory = collected(tmp_path / "a", "file")
+    (directory / "large").write_bytes(PIECE * 8)
+    with small_disk(tmp_path / "small", kibibytes=4096) as place:
+        pool = Pool(place, {"a": local_peer(directory, ignore_failures="all")})
+
+        with pytest.raises(TemporaryError, match="cannot write large into the set") as caught:
+            pool.stage()
+
+    assert caught.value.hint == "free some space"
+
+
+def test_a_directory_that_is_swapped_for_a_link_leads_nowhere(tmp_path: Path) -> None:
+    """Whoever may write in a collect directory must not have us read what only we may read."""
+    directory = collected(tmp_path / "a", "sub/file", "other")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("secret")
+
+    def swap() -> None:
+        (directory / "sub").rename(tmp_path / "aside")
+        (directory / "sub").symlink_to(outside)
+        (directory / "sub").unlink()
+        (tmp_path / "aside").rename(directory / "sub")
+
+    with meanwhile(swap):
+        for number in range(5):
+            made = Pool(tmp_path / str(number), {"a": local_peer(directory, links="keep")}).stage()
+            assert b"secret" not in files_below(made.tree("peers") / "a").values()
 
 
 def _change(directory: Path) -> None:

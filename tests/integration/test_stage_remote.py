@@ -17,8 +17,9 @@ from handlers.errors import TemporaryError
 from handlers.tools.peers.verdicts import Verdict
 from tests.services.server import free_port
 from tests.services.sshd import Sshd
-from tests.workshop.peers import HOSTILE_DIRECTORY, HOSTILE_NAMES, files_below, fill, programs
-from tests.workshop.pool import Interfering, Pool, collected, options_of
+from tests.workshop.another_user import needs_another_user, open_directory
+from tests.workshop.peers import HOSTILE_DIRECTORY, HOSTILE_NAMES, files_below, fill, keys_of_nobody, programs
+from tests.workshop.pool import Interfering, Pool, collected, meanwhile, options_of
 from tests.workshop.staged import local_peer, remote_peer, staged
 
 pytestmark = pytest.mark.service("sshd")
@@ -174,6 +175,53 @@ def test_a_peer_that_is_cut_is_tried_again_and_goes_on(tmp_path: Path, own_sshd:
     assert made.record("a").verdict is Verdict.STAGED
     assert made.record("a").kept == 100
     assert made.record("b").kept == 1
+
+
+def test_damage_to_what_an_earlier_attempt_has_fetched_is_found(tmp_path: Path, own_sshd: Sshd) -> None:
+    """Size and time are those of the peer's file; the content is not."""
+    directory = collected(tmp_path / "a", "good", "bad")
+    os.utime(directory / "bad", (1, 1))
+    waiting = collected(tmp_path / "b", *(f"file-{number}" for number in range(2000)))
+    peers = {"a": remote_peer(directory, own_sshd), "b": local_peer(waiting, deadline_seconds=0.001)}
+    pool = Pool(tmp_path, peers)
+    with pytest.raises(TemporaryError):
+        pool.stage(last_try=False)
+    (left,) = (tmp_path / "store" / ".holdfast" / "unfinished").glob("*/peers/a")
+    (left / "bad").write_text("CONTENT of bad")
+    os.utime(left / "bad", (1, 1))
+
+    made = pool.stage()
+
+    assert staged(made.directory, "a")["bad"].read_text() == "content of bad"
+    assert (made.record("a").verdict, made.record("a").taken_again) == (Verdict.STAGED, 1)
+
+
+@needs_another_user
+def test_another_user_of_this_machine_runs_ssh(sshd: Sshd) -> None:
+    """The keys are his; what came is ours."""
+    with open_directory() as place:
+        directory = collected(place / "a", "1", "sub/2")
+        keys = keys_of_nobody(sshd, place)
+        files = {"identity_file": str(keys.identity_file), "known_hosts": str(keys.known_hosts)}
+        pool = Pool(place, {"a": remote_peer(directory, sshd, user="root", local_user="nobody", **files)})
+
+        made = pool.stage()
+
+        assert set(staged(made.directory, "a")) == {"1", "sub/2"}
+        top = made.tree("peers") / "a"
+        assert {path.stat().st_uid for path in (top, *top.rglob("*"))} == {0}
+
+
+def test_a_file_that_grows_at_its_peer_is_named(tmp_path: Path, sshd: Sshd) -> None:
+    """Its sum is another one each time."""
+    directory = collected(tmp_path / "a", "quiet", "log")
+    pool = Pool(tmp_path, {"a": remote_peer(directory, sshd)})
+
+    with meanwhile(lambda: (directory / "log").write_bytes(os.urandom(100))):
+        made = pool.stage()
+
+    assert made.problems().keys() == {"peers/a/log"}
+    assert made.record("a").verdict is Verdict.INCOMPLETE
 
 
 def test_of_a_peer_that_is_lost_there_is_what_had_come(tmp_path: Path, own_sshd: Sshd) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from handlers.errors import TemporaryError
+from handlers.errors import NothingNew, TemporaryError
 from tests.workshop.bench import Bench, Message, asked, outcome, raising
 from tests.workshop.handlers import PoolHandler
 from worker.events import ExitCode, Word
@@ -80,6 +80,18 @@ def test_peers_are_told_again_by_a_worker_that_finds_the_set_made(bench: Bench, 
 
     assert again.outcome is Word.DUPLICATE
     assert pool.told == [first.backup_id, first.backup_id]
+
+
+def test_a_request_for_what_is_backed_up_already_succeeds_and_makes_no_set(bench: Bench) -> None:
+    """Two who signalled at once are one backup; a second set with nothing in it would hide the first."""
+    bench.run(asked())
+    bench.handler.during = raising(NothingNew("all peers were staged before"))
+
+    done = bench.run(asked("r2"), "r2")
+
+    assert (done.outcome, done.exit_code, done.manifest_sha256, done.stores) == (Word.SUCCEEDED, 0, None, ())
+    assert done.warnings == ("no new set was made: all peers were staged before",)
+    assert len(list(bench.store.names())) == 1
 
 
 @pytest.mark.parametrize(

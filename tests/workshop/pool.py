@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,25 @@ class Interfering:
         if self._act is not None and progress.bytes_in >= self._after:
             act, self._act = self._act, None
             act()
+
+
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Inside, somebody does this again and again."""
+    over = threading.Event()
+
+    def keep_acting() -> None:
+        while not over.is_set():
+            act()
+            over.wait(0.001)
+
+    somebody = threading.Thread(target=keep_acting)
+    somebody.start()
+    try:
+        yield
+    finally:
+        over.set()
+        somebody.join()
 
 
 def options_of(peers: Mapping[str, Mapping[str, Any]], **options: Any) -> StageOptions:

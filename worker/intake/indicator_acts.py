@@ -13,7 +13,7 @@ import pwd
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,8 @@ class Acts:
     mode: int
     indicator: Literal["leave", "move", "delete"]
     move_to: str
+    only_after: str | None = None
+    """A file that has to be there, not older than the indicator, for anything to be done."""
 
     @classmethod
     def of(cls, afterwards: Afterwards) -> Acts:
@@ -48,6 +50,11 @@ class Acts:
             indicator=afterwards.indicator,
             move_to=afterwards.move_to,
         )
+
+    @property
+    def once_answered(self) -> Acts:
+        """The same where somebody else writes the file, for those directories that are to have it."""
+        return replace(self, write=None, only_after=self.write)
 
     @property
     def any(self) -> bool:
@@ -81,6 +88,8 @@ def carry_out(acts: Acts, directory: int, *, indicator: str, is_it: IsIt, line: 
     found = _status(directory, indicator)
     if found is None or not is_it(found):
         return False
+    if acts.only_after is not None and not is_newer(directory, acts.only_after, found):
+        return False
     # The file first: an indicator that is gone is answered for whoever comes after us.
     if acts.write is not None:
         _write(acts, directory, acts.write, line, own.fresh)
@@ -89,6 +98,12 @@ def carry_out(acts: Acts, directory: int, *, indicator: str, is_it: IsIt, line: 
         _take_away(directory, indicator, is_it, own.aside, acts.move_to if acts.indicator == "move" else None, kept)
     os.fsync(directory)
     return True
+
+
+def is_newer(directory: int, name: str, than: os.stat_result) -> bool:
+    """Whether there is a regular file of this name that is not older. Raises OSError."""
+    found = _status(directory, name)
+    return found is not None and found.st_mtime_ns >= than.st_mtime_ns
 
 
 def put_back(directory: int, indicator: str, own: Own) -> None:

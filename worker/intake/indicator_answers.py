@@ -55,11 +55,16 @@ class Answers:
         indicators: Indicators,
         *,
         entry: Callable[[RequestId], Entry | None],
+        told_by_handler: Callable[[str], bool] = lambda plan: False,
     ) -> None:
-        """`entry` asks the journal. Raises PermanentError for an owner that this machine does not know."""
+        """`entry` asks the journal; `told_by_handler` whether a plan's handler itself tells those whose data is safe.
+
+        Raises PermanentError for an owner that this machine does not know.
+        """
         self._name = name
         self._indicators = indicators
         self._entry = entry
+        self._told_by_handler = told_by_handler
         self._on_success = Acts.of(indicators.on_success)
         self._on_failure = Acts.of(indicators.on_failure)
         self._owed: dict[_Key, _Owed] = {}
@@ -134,6 +139,9 @@ class Answers:
         outcome = data.original or data.outcome
         partial_counts = outcome is Word.PARTIAL and self._indicators.on_partial == "success"
         acts = self._on_success if outcome is Word.SUCCEEDED or partial_counts else self._on_failure
+        if acts is self._on_success and self._told_by_handler(entry.plan):
+            # A run may be a success without the peer that has this directory: only the handler knows.
+            acts = acts.once_answered
         return self._act(request_id, owed, acts, outcome, data.backup_id)
 
     def _act(self, request_id: RequestId, owed: _Owed, acts: Acts, outcome: Word, backup_id: str | None) -> bool:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from loguru import logger
 
 from config.indicators import Indicators
-from worker.intake.indicator_acts import Own, put_back
+from worker.intake.indicator_acts import Own, is_newer, put_back
 from worker.intake.indicator_sighting import Sighting
 from worker.intake.indicator_tree import Node
 from worker.intake.spool_dirs import shown
@@ -38,7 +39,12 @@ def request_in(line: bytes) -> str | None:
 class Looks:
     """Looks with the settings of one name in the configuration."""
 
-    def __init__(self, intake: str, indicators: Indicators) -> None:
+    def __init__(
+        self, intake: str, indicators: Indicators, told_by_handler: Callable[[str], bool] = lambda plan: False
+    ) -> None:
+        """`told_by_handler` says whether a plan's handler itself tells those whose data is safe."""
+        self._told_by_handler = told_by_handler
+        self._success = indicators.on_success
         self._own = Own(intake)
         self._name = indicators.name
         self._plan = indicators.plan
@@ -71,7 +77,7 @@ class Looks:
         )
         if (missing := self._missing(node, found, sure=bool(sure))) > 0:
             return missing
-        if self._is_answered(descriptor, sighting):
+        if self._is_answered(descriptor, sighting) or self._was_told(descriptor, sighting, found):
             node.taken = sighting
             return None
         return sighting
@@ -112,6 +118,15 @@ class Looks:
             # Nobody can set this time, and here it is of our own clock; another machine's may be wrong.
             alone = max(alone, (time.time_ns() - found.st_ctime_ns) / 1e9)
         return wanted - alone
+
+    def _was_told(self, descriptor: int, sighting: Sighting, found: os.stat_result) -> bool:
+        """Whether the handler has told of a set since the indicator was touched, and nothing else was to be done."""
+        told = self._success.write
+        if told is None or self._success.indicator != "leave" or not self._told_by_handler(sighting.plan):
+            return False
+        with suppress(OSError):
+            return is_newer(descriptor, told, found)
+        return False
 
     def _is_answered(self, descriptor: int, sighting: Sighting) -> bool:
         """Whether a file beside it says that it had its answer: the journal may be lost, the device's number new."""

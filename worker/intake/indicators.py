@@ -48,8 +48,18 @@ _AT_ONCE: Final = 100
 class IndicatorIntake:
     """The directories of one name in the configuration."""
 
-    def __init__(self, name: str, indicators: Indicators, *, entry: Callable[[RequestId], Entry | None]) -> None:
-        """`entry` asks the journal. Raises PermanentError for an owner that this machine does not know."""
+    def __init__(
+        self,
+        name: str,
+        indicators: Indicators,
+        *,
+        entry: Callable[[RequestId], Entry | None],
+        told_by_handler: Callable[[str], bool] = lambda plan: False,
+    ) -> None:
+        """`entry` asks the journal; `told_by_handler` whether a plan's handler itself tells those whose data is safe.
+
+        Raises PermanentError for an owner that this machine does not know.
+        """
         self._name = f"indicators.{name}"
         self._indicators = indicators
         self._watches: Watches[Node] = Watches()
@@ -60,8 +70,8 @@ class IndicatorIntake:
             poll_seconds=indicators.poll_seconds,
             on_look=self._on_look,
         )
-        self._looks = Looks(self._name, indicators)
-        self._answers = Answers(self._name, indicators, entry=entry)
+        self._looks = Looks(self._name, indicators, told_by_handler)
+        self._answers = Answers(self._name, indicators, entry=entry, told_by_handler=told_by_handler)
         self._pending: dict[Node, int] = {}
         self._later: list[tuple[float, int, Node]] = []
         self._count = itertools.count()

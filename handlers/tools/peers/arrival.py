@@ -203,7 +203,11 @@ def _is_alike(about: os.stat_result, entry: RemoteEntry, *, exact: bool) -> bool
 def _dressed_file(here: Found, dress: Dress) -> tuple[os.stat_result, int]:
     descriptor = os.open(here.name, LOOK, dir_fd=here.at)
     try:
-        put_on(descriptor, os.fstat(descriptor), dress)
+        about = os.fstat(descriptor)
+        as_wanted = stat.S_IMODE(about.st_mode) == dress.file_mode(about)
+        if as_wanted and dress.owner_of(about) in {(-1, -1), (about.st_uid, about.st_gid)}:
+            return about, descriptor  # most are: rsync keeps what we want to be kept
+        put_on(descriptor, about, dress)
         return os.fstat(descriptor), descriptor
     except BaseException:
         os.close(descriptor)

@@ -12,7 +12,7 @@ from handlers.tools.peers.copying import copy
 from handlers.tools.peers.files import Dress, our_disk
 from handlers.tools.peers.indicators import NotReady
 from handlers.tools.peers.options import LocalPeer
-from handlers.tools.peers.outcome import Brought, Outcome, Rules
+from handlers.tools.peers.outcome import Brought, Outcome, Rules, in_words
 from handlers.tools.peers.place import Place
 from handlers.tools.peers.pulse import OurDisk, Pulse
 from handlers.tools.peers.side_by_side import Sides
@@ -49,7 +49,7 @@ def stage(peer: LocalPeer, place: Place, pulse: Pulse) -> Brought | NotReady:
                     raise
                 if adopted:
                     remove_below(place.path)  # nobody has looked at all of it
-                outcome, trouble = left(target, sides.outcome), str(error)
+                outcome, trouble = left(target, sides.outcome), in_words(error)
             return Brought(indicator=ready.identity, outcome=outcome, compared=COMPARED, trouble=trouble)
     finally:
         os.close(source)

@@ -10,6 +10,7 @@ from handlers.abilities import Managed
 from handlers.contract import Control
 from handlers.errors import Cancelled, HoldfastError, PermanentError
 from handlers.tools.peers.options import LocalPeer, ManagedAction, RemotePeer, StageOptions
+from handlers.tools.peers.outcome import in_words
 from handlers.tools.peers.parallel import for_each
 from handlers.tools.process import PIPE, Program
 from handlers.tools.remote.shell import stream_remote
@@ -45,7 +46,7 @@ def manage(options: StageOptions, action: str, *, full: bool, control: Control) 
         except Cancelled:
             raise
         except HoldfastError as error:
-            return Managed(peer=name, exit_code=None, output=output.text, error=str(error))
+            return Managed(peer=name, exit_code=None, output=output.text, error=in_words(error))
         problem = None if code == 0 else f"{argv[0]} ended with exit code {code}"
         return Managed(peer=name, exit_code=code, output=output.text, error=problem)
 

@@ -14,7 +14,7 @@ from handlers.errors import HoldfastError, PermanentError
 from handlers.tools.remote.names import checked_host
 from handlers.tools.remote.ssh import Ssh
 
-_SSH_PORT = 22
+SSH_PORT = 22
 _DAY_SECONDS = 86_400
 
 
@@ -121,7 +121,7 @@ class RemotePeer(_Peer):
     user: str | None = None
     """Who to be there; by default the name of the user who runs ssh."""
 
-    port: Annotated[int, Field(ge=1, le=65_535)] = _SSH_PORT
+    port: Annotated[int, Field(ge=1, le=65_535)] = SSH_PORT
     """The port of its ssh server."""
 
     known_hosts: AbsolutePath

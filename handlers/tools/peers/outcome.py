@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from handlers.contract import ProblemKind
-from handlers.errors import PermanentError
+from handlers.errors import HoldfastError, PermanentError
 from handlers.tools.peers.files import Dress
 
 MAX_PROBLEMS = 100_000
@@ -48,6 +48,11 @@ class Outcome:
         self.problems[path] = kind, detail
         if len(self.problems) > MAX_PROBLEMS:
             raise PermanentError(f"more than {MAX_PROBLEMS} of its files cannot be staged, {detail} for instance")
+
+
+def in_words(error: HoldfastError) -> str:
+    """What went wrong and what to do about it, in one line."""
+    return error.message if error.hint is None else f"{error.message} ({error.hint})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

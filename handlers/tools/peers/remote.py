@@ -16,7 +16,7 @@ from handlers.tools.peers.arrival import Arrived, Unsound, alike, hashed, judged
 from handlers.tools.peers.files import Dress, our_disk
 from handlers.tools.peers.indicators import NotReady
 from handlers.tools.peers.options import RemotePeer
-from handlers.tools.peers.outcome import Brought, Outcome, Rules
+from handlers.tools.peers.outcome import Brought, Outcome, Rules, in_words
 from handlers.tools.peers.place import Place
 from handlers.tools.peers.pulse import OurDisk, Pulse
 from handlers.tools.peers.transfer import Transfer, program_for
@@ -200,14 +200,15 @@ class _Bringing:
         pulse = Pulse(self._pulse.tally, _SALVAGE_SECONDS)
         found = wanted(before, self._rules)
         sift(self._top, found, pulse)
-        unsound = judged(found, hashed(self._top, found, self._rules.dress, pulse, content=False))
-        remove_all(self._top, unsound)
         arrived = hashed(self._top, found, self._rules.dress, pulse, content=False)
+        unsound = judged(found, arrived)
+        remove_all(self._top, unsound)
         for path in unsound:
+            arrived.pop(path, None)
             found.outcome.add(path, ProblemKind.UNREADABLE, "the peer was lost before it had come")
         _count(found.outcome, found, arrived)
         self._dress_top()
-        return Brought(indicator=identity, outcome=found.outcome, compared="size and time", trouble=str(error))
+        return Brought(indicator=identity, outcome=found.outcome, compared="size and time", trouble=in_words(error))
 
     def _compared(self, before: Wanted) -> tuple[Wanted, dict[bytes, Arrived], RemoteListing]:
         """Hash what is here while the peer hashes what is there."""

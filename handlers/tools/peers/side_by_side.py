@@ -85,9 +85,10 @@ class Round:
         try:
             # What is in it is listed once both are entered: a step into the one can be taken back.
             source.enter(name, nothing)
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            self.shut(target.here, name)
+            if isinstance(error, FileNotFoundError):
+                return None
             if error.errno in NO_DIRECTORY:
                 self.differs(path, "it became something else while it was staged")
             else:
@@ -96,24 +97,25 @@ class Round:
         if not self.enter_target(target, name, path):
             _leave(source, path)
             return None
-        try:
-            return self._listed(source, target, path + b"/")
-        except NotTaken as trouble:
-            self.outcome.add(path, trouble.kind, trouble.detail)
-            return []
+        return self._listed(source, target, path + b"/")
 
     def _listed(self, source: Way, target: Way, path: bytes) -> list[bytes]:
         """Deal with all that is in a directory; returns the directories in it, last one first."""
         directories: list[bytes] = []
-        for entry in _entries(source.here, path):
-            name = os.fsencode(entry.name)
-            if not path and name in self.rules.left_out:
-                self.outcome.left_out.append(entry.name)
-            elif entry.is_dir(follow_symlinks=False) and self.rules.recursive:
-                directories.append(name)
-            else:
-                self._other(entry, source.here, target.here, path, name)
-        self.listed(source.here, target.here, path)
+        whole = True
+        try:
+            for entry in _entries(source.here, path):
+                name = os.fsencode(entry.name)
+                if not path and name in self.rules.left_out:
+                    self.outcome.left_out.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False) and self.rules.recursive:
+                    directories.append(name)
+                else:
+                    self._other(entry, source.here, target.here, path, name)
+        except NotTaken as trouble:
+            self.outcome.add(path.rstrip(b"/"), trouble.kind, trouble.detail)
+            whole = False
+        self.listed(source.here, target.here, path, whole=whole)
         directories.sort(reverse=True)
         return directories
 
@@ -144,8 +146,11 @@ class Round:
         """A symbolic link that is taken."""
         raise NotImplementedError
 
-    def listed(self, at: int, to: int, path: bytes) -> None:
-        """All names of a directory were dealt with."""
+    def listed(self, at: int, to: int, path: bytes, *, whole: bool) -> None:
+        """All names of a directory were dealt with, or as many as could be listed."""
+
+    def shut(self, to: int, name: bytes) -> None:
+        """The peer's directory of this name cannot be entered."""
 
     def leaving(self, at: int, to: int) -> None:
         """All below a directory was dealt with."""

@@ -16,7 +16,7 @@ from handlers.tools.peers.files import Dress
 from handlers.tools.peers.indicators import NotReady
 from handlers.tools.peers.ledger import Ledger
 from handlers.tools.peers.options import LocalPeer, RemotePeer, StageOptions, owner_of
-from handlers.tools.peers.outcome import Brought
+from handlers.tools.peers.outcome import Brought, in_words
 from handlers.tools.peers.parallel import for_each
 from handlers.tools.peers.place import Place
 from handlers.tools.peers.pulse import OurDisk, Pulse, Tally
@@ -139,9 +139,9 @@ class Staging:
         except OurDisk:
             raise
         except PermanentError as error:
-            return Result(record=record.model_copy(update={"reason": str(error)}))
+            return Result(record=record.model_copy(update={"reason": in_words(error)}))
         except TemporaryError as error:
-            told = {"verdict": Verdict.UNREACHABLE, "reason": str(error)}
+            told = {"verdict": Verdict.UNREACHABLE, "reason": in_words(error)}
             return Result(record=record.model_copy(update=told), may_come_back=True)
         if isinstance(brought, NotReady):
             return Result(record=record.model_copy(update={"verdict": Verdict.NOT_READY, "reason": brought.reason}))

@@ -9,6 +9,7 @@ from handlers.errors import Cancelled, HoldfastError
 from handlers.tools.peers import local, remote
 from handlers.tools.peers.indicators import NotReady
 from handlers.tools.peers.options import LocalPeer, RemotePeer, StageOptions
+from handlers.tools.peers.outcome import in_words
 from handlers.tools.peers.parallel import for_each
 from handlers.tools.peers.pulse import Pulse, Tally
 
@@ -25,7 +26,7 @@ def survey(options: StageOptions, required: frozenset[str], control: Control) ->
         except Cancelled:
             raise
         except HoldfastError as error:
-            return {**found, "reason": str(error)}
+            return {**found, "reason": in_words(error)}
         if isinstance(seen, NotReady):
             return {**found, "reason": seen.reason}
         files, size = seen

@@ -58,11 +58,8 @@ class Taking(Round):
         found = None if self._fresh else stat_at(to, name)
         suspect = False
         if found is not None:
-            try:
-                about = os.stat(name, dir_fd=at, follow_symlinks=False)
-            except OSError:
-                return  # the look afterwards finds out
-            suspect = self.alike(about, found) and path + name not in self.sides.again
+            about = _source(at, name)
+            suspect = about is not None and self.alike(about, found) and path + name not in self.sides.again
             if suspect and not self._distrust:
                 return
             if not suspect:
@@ -96,14 +93,19 @@ class Taking(Round):
         with our_disk(name):
             remove_at(to, name)
 
-    def listed(self, at: int, to: int, path: bytes) -> None:
-        """Hand over the rest; what came from an earlier attempt, and is not at the peer any more, goes."""
-        self._send(at, to, path)
+    def listed(self, at: int, to: int, path: bytes, *, whole: bool) -> None:
+        """Hand over the rest; what came from an earlier attempt, and was not met at the peer, goes."""
         if self._distrust:
             with our_disk(path), os.scandir(to) as found:
                 for name in [os.fsencode(entry.name) for entry in found]:
-                    if stat_at(at, name) is None or (not path and name in self.rules.left_out):
+                    if not whole or _source(at, name) is None or (not path and name in self.rules.left_out):
                         remove_at(to, name)
+        self._send(at, to, path)
+
+    def shut(self, to: int, name: bytes) -> None:
+        """What an earlier attempt has brought of it cannot be compared."""
+        if not self._fresh:
+            self._clear(to, name)
 
     def _send(self, at: int, to: int, path: bytes) -> None:
         if not self._batch:
@@ -129,6 +131,7 @@ class Taking(Round):
                 try:
                     self._take(at, to, path + name, name, suspect=suspect)
                 except NotTaken as trouble:
+                    self._clear(to, name)  # what an earlier attempt has brought is nobody's copy then
                     with self.sides.lock:
                         self.outcome.add(path + name, trouble.kind, trouble.detail)
         finally:
@@ -154,3 +157,11 @@ class Taking(Round):
             self.outcome.kept += kept
             if not taken.settled:
                 self.outcome.add(path, ProblemKind.CHANGED, "it changed each time it was read")
+
+
+def _source(at: int, name: bytes) -> os.stat_result | None:
+    """What the peer has at this name; None where it has nothing, or we may not look."""
+    try:
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+    except OSError:
+        return None
