@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
@@ -96,8 +96,8 @@ def hashed(top: int, found: Wanted, dress: Dress, pulse: Pulse, *, content: bool
     return arrived
 
 
-def judged(found: Wanted, arrived: Mapping[bytes, Arrived]) -> dict[bytes, Unsound]:
-    """Everything wanted that did not arrive as the peer says it is."""
+def judged(found: Wanted, arrived: Mapping[bytes, Arrived], *, by_sums: bool) -> dict[bytes, Unsound]:
+    """Everything wanted that did not arrive as the peer says it is; with `by_sums` a file needs a sum of the peer's."""
     unsound = {}
     for path, entry in found.entries.items():
         there = arrived.get(path)
@@ -107,12 +107,16 @@ def judged(found: Wanted, arrived: Mapping[bytes, Arrived]) -> dict[bytes, Unsou
         elif entry.type is EntryType.FILE:
             if not _is_alike(there.about, entry, exact=found.exact_times):
                 unsound[path] = Unsound(ProblemKind.CHANGED, "its size or time is not the one that the peer tells")
-            elif entry.sha256 is not None and there.sha256 is not None and there.sha256 != entry.sha256:
+            elif not by_sums:
+                continue
+            elif entry.sha256 is None:
+                unsound[path] = Unsound(ProblemKind.OTHER, "the peer gave no SHA-256 of it")
+            elif there.sha256 != entry.sha256:
                 unsound[path] = Unsound(ProblemKind.OTHER, "its SHA-256 is not the one that the peer tells")
     return unsound
 
 
-def remove_all(top: int, names: Mapping[bytes, Unsound]) -> None:
+def remove_all(top: int, names: Collection[bytes]) -> None:
     """Remove these, so that they come anew: a copying program goes by size and time alone. Raises OurDisk."""
     for path in names:
         with our_disk(path), closing(Way(top)) as way:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,6 +23,7 @@ from handlers.tools.peers.pulse import OurDisk, Pulse
 from handlers.tools.peers.transfer import Transfer, program_for
 from handlers.tools.peers.wanted import Wanted, wanted
 from handlers.tools.remote.connection import shared
+from handlers.tools.remote.copied import Copied, TargetFull
 from handlers.tools.remote.listing import RemoteListing, list_remote
 from handlers.tools.remote.marks import Identity, Mark, Marked, look_at_indicator, write_mark
 from handlers.tools.remote.ssh import Ssh
@@ -30,6 +32,7 @@ from handlers.tools.trees.walk import walk
 
 BY_SUMS = "SHA-256 at both ends"
 BY_TIMES = "size and time: the peer has no program for SHA-256"
+WITHOUT_SUMS = "size and time: the peer's program for SHA-256 gave no sum"
 
 _ROUNDS = 3
 """How often what is not as the peer says is fetched."""
@@ -168,6 +171,8 @@ class _Bringing:
             bytes_per_second=place.share_of(peer.bandwidth_bytes_per_second),
         )
         self.compared = BY_SUMS
+        self._inherited = _files_in(top) if adopted else {}
+        """What an earlier attempt has brought, and nothing has confirmed yet: paths, and which file it was."""
 
     def run(self, before: RemoteListing) -> Outcome:
         """Fetch, compare, fetch again what is not as the peer says; at last everything is, or is named."""
@@ -177,38 +182,66 @@ class _Bringing:
         kept = alike(self._top, found) if self._adopted else 0
         for attempt in range(_ROUNDS):
             self._give()
-            copied = self._transfer.bring(found, again, resume=self._adopted)
+            copied = self._bring(found, again, resume=self._adopted)
             said = {problem.path: Unsound(problem.kind, problem.detail) for problem in copied.problems}
             found, arrived, listing = self._compared(found)
-            if self._adopted and not listing.has_sums:
+            by_sums = _has_sums(listing, found)
+            if self._adopted and not by_sums:
                 self._distrust(found)
                 self._adopted = False
                 continue
-            unsound = judged(found, arrived)
+            unsound = judged(found, arrived, by_sums=by_sums)
             again = [path for path in unsound if said.get(path, unsound[path]).kind is not ProblemKind.UNREADABLE]
             if not again or attempt == _ROUNDS - 1:
                 break
             taken_again += len(again)
-            remove_all(self._top, {path: unsound[path] for path in again})
-        self.compared = BY_SUMS if listing.has_sums else BY_TIMES
+            remove_all(self._top, again)
+            self._confirm(unsound)
+        self._drop_stale(arrived, unsound, said)
+        self.compared = _in_which_way(listing, arrived, found, by_sums=by_sums)
         outcome = self._settled(found, arrived, unsound, said)
         outcome.taken_again, outcome.kept = taken_again, kept
         return outcome
 
     def salvaged(self, identity: str | None, before: RemoteListing, error: TemporaryError) -> Brought:
-        """What had arrived whole, by size and time, when the peer was lost. Raises OurDisk, Cancelled."""
+        """What had arrived whole, by size and time, when the peer was lost. Raises OurDisk, Cancelled.
+
+        What an earlier attempt has brought, and no sum of the peer's has confirmed, is none of it.
+        """
         pulse = Pulse(self._pulse.tally, _SALVAGE_SECONDS)
         found = wanted(before, self._rules)
         sift(self._top, found, pulse)
         arrived = hashed(self._top, found, self._rules.dress, pulse, content=False)
-        unsound = judged(found, arrived)
-        remove_all(self._top, unsound)
-        for path in unsound:
+        unsound = judged(found, arrived, by_sums=False)
+        unconfirmed = {path for path, there in arrived.items() if self._inherited.get(path) == there.about.st_ino}
+        remove_all(self._top, {*unsound, *unconfirmed})
+        for path in {*unsound, *unconfirmed}:
             arrived.pop(path, None)
-            found.outcome.add(path, ProblemKind.UNREADABLE, "the peer was lost before it had come")
+            why = "it could be compared with what is here" if path not in unsound else "it had come"
+            found.outcome.add(path, ProblemKind.UNREADABLE, f"the peer was lost before {why}")
         _count(found.outcome, found, arrived)
         self._dress_top()
         return Brought(indicator=identity, outcome=found.outcome, compared="size and time", trouble=in_words(error))
+
+    def _bring(self, found: Wanted, names: Sequence[bytes] | None, *, resume: bool, checksum: bool = False) -> Copied:
+        try:
+            return self._transfer.bring(found, names, resume=resume, checksum=checksum)
+        except TargetFull as error:
+            raise OurDisk(error.message, hint=error.hint) from error
+
+    def _confirm(self, unsound: Mapping[bytes, Unsound]) -> None:
+        """What was compared is sound, or was removed, but for what the peer would not give."""
+        self._inherited = {path: which for path, which in self._inherited.items() if path in unsound}
+
+    def _drop_stale(
+        self, arrived: dict[bytes, Arrived], unsound: Mapping[bytes, Unsound], said: Mapping[bytes, Unsound]
+    ) -> None:
+        """Remove what an earlier attempt has brought of a file that the peer does not give any more."""
+        stale = [path for path in unsound if path in arrived and path in said and path in self._inherited]
+        stale = [path for path in stale if self._inherited[path] == arrived[path].about.st_ino]
+        remove_all(self._top, stale)
+        for path in stale:
+            del arrived[path]
 
     def _compared(self, before: Wanted) -> tuple[Wanted, dict[bytes, Arrived], RemoteListing]:
         """Hash what is here while the peer hashes what is there."""
@@ -254,10 +287,11 @@ class _Bringing:
     def _distrust(self, found: Wanted) -> None:
         """Nothing tells whether what an earlier attempt has brought is what the peer has, but rsync's own sums."""
         if self._transfer.program == "rsync":
-            self._transfer.bring(found, None, resume=True, checksum=True)
+            self._bring(found, None, resume=True, checksum=True)
         else:
             with our_disk(self._place.name):
                 remove_below(self._place.path)
+        self._inherited = {}
 
     def _give(self) -> None:
         """Let whoever runs ssh write here. What came gets its owner when it is looked at."""
@@ -267,6 +301,24 @@ class _Bringing:
         with our_disk(self._place.name):
             for found in walk(self._top):
                 os.chown(found.name, account.uid, account.gid, dir_fd=found.at, follow_symlinks=False)
+
+
+def _has_sums(listing: RemoteListing, found: Wanted) -> bool:
+    """Whether the peer's program for SHA-256 works: one that gives no sum at all is none."""
+    return listing.has_sums and (not found.files or any(found.entries[path].sha256 for path in found.files))
+
+
+def _in_which_way(listing: RemoteListing, arrived: Mapping[bytes, Arrived], found: Wanted, *, by_sums: bool) -> str:
+    if not by_sums:
+        return WITHOUT_SUMS if listing.has_sums else BY_TIMES
+    without = sum(1 for path in found.files if path in arrived and found.entries[path].sha256 is None)
+    return BY_SUMS if not without else f"{BY_SUMS}, but for {without} files of which the peer gave none"
+
+
+def _files_in(top: int) -> dict[bytes, int]:
+    """All files below an open directory, with their inode numbers."""
+    with our_disk(b"what an earlier attempt has brought"):
+        return {found.path: found.about.st_ino for found in walk(top) if stat.S_ISREG(found.about.st_mode)}
 
 
 def _count(outcome: Outcome, found: Wanted, arrived: Mapping[bytes, Arrived]) -> None:

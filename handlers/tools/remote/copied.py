@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handlers.contract import ProblemKind
+from handlers.errors import TemporaryError
+
+
+class TargetFull(TemporaryError):
+    """The directory to copy into cannot be written, mostly because its disk is full; it is no fault of the peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from handlers.contract import MAX_LISTED_PROBLEMS, ProblemKind
 from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.process import Program, disk_error
-from handlers.tools.remote.copied import Copied, CopyProblem
+from handlers.tools.remote.copied import Copied, CopyProblem, TargetFull
 from handlers.tools.remote.names import checked_directory
 from handlers.tools.remote.shell import connection_trouble, kept_in
 from handlers.tools.remote.ssh import Ssh
@@ -26,6 +26,7 @@ _OF_ONE_FILE = {
     "not a regular file": ProblemKind.UNKNOWN_TYPE,
     "scp: Download of file": ProblemKind.OTHER,
 }
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large")
 _MAX_DETAIL = 500
 
 
@@ -82,6 +83,9 @@ def copy_with_rcp(
             account=ssh.account,
         ) as program:
             ended = program.wait()
+        # Reading at the peer needs no space: whatever the program calls it, it is about the disk here.
+        if full := next((line for line in said if _FULL.search(line)), None):
+            raise TargetFull(f"{command[0]}: {full}", hint="free some space")
         if ended.killed_by:
             raise TemporaryError(f"{command[0]} was ended by {ended.killed_by}", hint=ended.stderr or None)
         problems = [problem for line in said if (problem := _problem(line))]
@@ -116,7 +120,8 @@ def _lift(came: bytes, target: Path) -> None:
         for name in os.listdir(came):  # noqa: PTH208
             os.rename(os.path.join(came, name), os.path.join(os.fsencode(target), name))  # noqa: PTH104, PTH118
     except OSError as error:
-        raise disk_error(error, f"cannot move what came to {target}") from error
+        trouble = disk_error(error, f"cannot move what came to {target}")
+        raise TargetFull(trouble.message, hint=trouble.hint) from error
 
 
 def _problem(line: str) -> CopyProblem | None:

@@ -6,7 +6,7 @@ import re
 
 from handlers.contract import MAX_LISTED_PROBLEMS, ProblemKind
 from handlers.errors import HoldfastError, PermanentError, TemporaryError
-from handlers.tools.remote.copied import CopyProblem
+from handlers.tools.remote.copied import CopyProblem, TargetFull
 
 LOSSES = (23, 24, 25)
 """Exit codes of a copy that came to its end and left something behind."""
@@ -118,7 +118,7 @@ def trouble(code: int, said: str, heard: Messages, where: str) -> HoldfastError:
     if heard.no_directory is not None:
         return PermanentError(f"rsync cannot enter {heard.no_directory} on {where}")
     if heard.disk_full is not None:
-        return TemporaryError(f"rsync from {where}: {heard.disk_full}", hint="free some space")
+        return TargetFull(f"rsync from {where}: {heard.disk_full}", hint="free some space")
     if code == 127 or (code == 12 and re.search(r"rsync: (?:command )?not found|rsync: No such file", said)):
         return NoRsyncThere(f"{where} has no rsync", hint="install rsync there, or configure where it is")
     if code == 2 and "is your shell clean?" in said:

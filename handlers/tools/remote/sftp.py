@@ -15,7 +15,7 @@ from handlers.contract import MAX_LISTED_PROBLEMS, ProblemKind
 from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.account import Account
 from handlers.tools.process import PIPE, Ended, Program, disk_error
-from handlers.tools.remote.copied import Copied, CopyProblem
+from handlers.tools.remote.copied import Copied, CopyProblem, TargetFull
 from handlers.tools.remote.names import checked_directory, is_below
 from handlers.tools.remote.shell import connection_trouble, kept_in
 from handlers.tools.remote.ssh import Ssh
@@ -25,7 +25,9 @@ MAX_LINE_BYTES = 2000
 
 _SPECIAL = re.compile(rb'(["\\])')
 _UNSAYABLE = re.compile(rb"[\n\r]")
-_FULL = re.compile(r"local .*(?:No space left on device|Disk quota exceeded|File too large)")
+_FULL = re.compile(
+    r"(?:local|Couldn't write to|close) .*(?:No space left on device|Disk quota exceeded|File too large)"
+)
 _LARGER = "local file is larger than remote"
 _KINDS = {
     _LARGER: ProblemKind.CHANGED,
@@ -66,6 +68,7 @@ def copy_with_sftp(
     ssh.check()
     batch = _Batch(target, ssh.account, resume=resume)
     ended = _run(ssh, checked_directory(directory), target, batch.lines(names), batch, deadline, checkpoint)
+    batch.require_space()
     if ended.killed_by:
         raise TemporaryError(f"sftp from {ssh.host} was ended by {ended.killed_by}", hint=ended.stderr or None)
     if ended.code == _CUT:
@@ -112,10 +115,13 @@ class _Batch:
             for end in _END.finditer(said, start.end()):
                 self._told.setdefault(said[start.end() : end.start()], said)
 
-    def copied(self) -> Copied:
-        """What is in the target now, and what is not. Raises TemporaryError where the disk here was full."""
+    def require_space(self) -> None:
+        """Raises TargetFull where the disk here was full."""
         if full := next((line for line in self._said if _FULL.search(line)), None):
-            raise TemporaryError(f"sftp: {full}", hint="free some space")
+            raise TargetFull(f"sftp: {full}", hint="free some space")
+
+    def copied(self) -> Copied:
+        """What is in the target now, and what is not."""
         # A file that is there may be half a file: then something was said of it.
         lost = [name for name in self._asked if not self._tidy(name) or _printed(name) in self._told]
         problems = [*map(_unsayable_problem, self._unsayable[:MAX_LISTED_PROBLEMS])]
@@ -160,7 +166,8 @@ class _Batch:
             # ENOTDIR is what Linux says of a link, too, where a directory is asked for and links are not followed.
             if error.errno in {errno.ENOTDIR, errno.ELOOP}:
                 raise PermanentError(f"{name!r} in {self._target}: something is in its way") from error
-            raise disk_error(error, f"cannot make the directory of {name!r} in {self._target}") from error
+            trouble = disk_error(error, f"cannot make the directory of {name!r} in {self._target}")
+            raise TargetFull(trouble.message, hint=trouble.hint) from error
 
     def _enter(self, at: int, name: bytes, opened: ExitStack) -> int:
         with suppress(FileExistsError):
