@@ -79,8 +79,11 @@ def committed(store: Path) -> Mapping[str, Path]:
         for place in plan.iterdir():
             assert (place / "manifest.json").is_file(), f"{place} is visible, and no set"
             parts = {part["name"] for part in manifest(place)["parts"]}
-            assert {path.name for path in place.iterdir()} == parts | SMALL_FILES
+            trees = {tree["name"] for tree in manifest(place)["trees"]}
+            assert {path.name for path in place.iterdir()} == parts | trees | SMALL_FILES
             _require_sums(place, parts)
+            for name in trees:
+                _run("sh", "-c", f"zstd -dc {name}.sha256.zst | sha256sum --check --quiet", cwd=place)
             found[f"{plan.name}/{place.name}"] = place
     return found
 
@@ -92,7 +95,11 @@ def manifest(place: Path) -> dict[str, Any]:
 
 
 def restored(place: Path, target: Path) -> Tree:
-    """The tree of a set and all it builds on, brought back below an empty directory by tar."""
+    """The tree of a set and all it builds on, brought back below an empty directory by tar; or by cp, of one peer."""
+    if manifest(place)["trees"]:
+        (peer,) = (place / "peers").iterdir()
+        _run("cp", "--archive", str(peer), str(target))
+        return tree(target)
     chain = [place]
     while (parent := manifest(chain[0])["parent"]) is not None:
         chain.insert(0, place.parent / parent)

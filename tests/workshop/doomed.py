@@ -111,6 +111,8 @@ STEPS: Final[Mapping[str, Sequence[Instant]]] = {
     # `verify: deep`: the set was restored into scratch, and is to be compared.
     "restored_on_trial": [Instant(where="worker.verify:restore")],
     "verified": [_moves_to("verified")],
+    # Whoever waits for the set knows that it is safe.
+    "told": [Instant(where="worker.steps:acknowledge")],
     # A set is to expire, and whoever keeps it now can see that.
     "expiring_noted": [
         Instant(where="worker.stores.local:LocalStore.put_note", given=Given(name="kind", wanted=_equals("expiring")))
