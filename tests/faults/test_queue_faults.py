@@ -292,6 +292,8 @@ def test_the_intake_outlives_a_restart_of_redis(mortal_redis: RedisServer) -> No
 
         mortal_redis.kill()
         before.settle(Settlement.ACCEPT)
+        # Started again sooner, it would take the settlement, which then is as good as any.
+        wait_until(lambda: desk.intake.trouble is not None, what="the intake to see it")
         mortal_redis.start()
 
         again = desk.take(30)
