@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import BaseModel
 
 from handlers.contract import JSON, Control, Difference, Job, Part, Produced, Progress, Restored, SetReader, Sink
-from handlers.errors import PermanentError, TemporaryError
+from handlers.errors import NothingNew, PermanentError, TemporaryError
 from handlers.tools.peers.options import StageOptions
-from handlers.tools.peers.verdicts import NAME, Report, Verdict, is_weekly, required
+from handlers.tools.peers.verdicts import NAME, Report, Verdict, is_weekly, line_of, required
 
 if TYPE_CHECKING:
     from handlers.abilities import Managed
@@ -138,14 +138,14 @@ class PreparedStage:
     def produce(self, sink: Sink) -> Produced:
         """Stage the peers, see `Prepared.produce`.
 
-        Raises PermanentError where none was staged, TemporaryError where another attempt may bring what is missing.
+        Raises PermanentError where none was staged, TemporaryError where another attempt may bring what is missing,
+        NothingNew where all that the peers have announced is in a set already.
         """
         from handlers.tools.peers.ledger import Ledger
         from handlers.tools.peers.pulse import Tally
         from handlers.tools.peers.staging import Staging
 
         control, begun = self.job.control, datetime.now(UTC)
-        self._begin_anew()
         tree = sink.open_tree(TREE)
         control.started()
         with closing(Ledger()) as ledger:
@@ -157,6 +157,7 @@ class PreparedStage:
                 ledger=ledger,
                 tally=Tally(self.job.bandwidth_bytes_per_second),
                 last_try=self.job.last_try,
+                begin=self._begin_anew,
                 bytes_per_second=self.job.bandwidth_bytes_per_second,
             ).run(control)
             self._require_enough(results)
@@ -197,13 +198,11 @@ class PreparedStage:
         )
 
     def _begin_anew(self) -> None:
-        """Nobody must take the indicator of an earlier run for that of this one."""
-        done = self.options.done_indicator
-        if done is not None:
-            try:
-                done.unlink(missing_ok=True)
-            except OSError as error:
-                raise PermanentError(f"done_indicator {done} cannot be removed: {error.strerror}") from error
+        """Nobody must take the indicator of an earlier run for that of this one. Any thread, safe to repeat."""
+        from handlers.tools.peers.done import begin
+
+        if self.options.done_indicator is not None:
+            begin(self.options.done_indicator, line_of(self.job.plan, self.job.backup_id))
 
     def _report(self, sink: Sink, results: Sequence[Result], begun: datetime) -> Part:
         report = Report(
@@ -227,6 +226,11 @@ class PreparedStage:
             raise TemporaryError(f"{len(waiting)} of {len(results)} peers may come back: {told}")
         if any(result.record.verdict in {Verdict.STAGED, Verdict.INCOMPLETE} for result in results):
             return
+        required = {result.record.verdict for result in results if result.record.required}
+        if any(r.record.verdict is Verdict.NOTHING_NEW for r in results) and required <= {Verdict.NOTHING_NEW}:
+            raise NothingNew(told)
+        if self.job.last_try or not waiting:
+            self._begin_anew()  # an earlier run must not be taken for this one, which has failed
         if waiting:
             raise TemporaryError(f"no peer could be staged: {told}")
         raise PermanentError(f"no peer could be staged: {told}")

@@ -189,9 +189,10 @@ def test_trouble_of_ssh_is_told_in_its_own_words(sshd: Sshd, tmp_path: Path, dir
         copy_with_rsync(Source(directory=os.fsencode(directory), ssh=ssh), target)
 
 
-def test_copy_that_is_cut_goes_on_where_it_was(own_sshd: Sshd, directory: Path, target: Path) -> None:
-    """No half file lies under its own name; the next attempt fetches only the rest."""
-    (directory / "big").write_bytes(os.urandom(BIG))
+@pytest.mark.parametrize("sparse", [False, True])
+def test_copy_that_is_cut_goes_on_where_it_was(own_sshd: Sshd, directory: Path, target: Path, sparse: bool) -> None:
+    """No half file lies under its own name; the next attempt fetches only the rest, whether holes are kept or not."""
+    (directory / "big").write_bytes(os.urandom(BIG // 2) + bytes(BIG // 4) + os.urandom(BIG // 4))
     source = remote(own_sshd, directory)
 
     def cut_half_way(_files: int, size: int) -> None:
@@ -199,11 +200,11 @@ def test_copy_that_is_cut_goes_on_where_it_was(own_sshd: Sshd, directory: Path, 
             own_sshd.cut()
 
     with pytest.raises(TemporaryError):
-        copy_with_rsync(source, target, rules=Rules(bytes_per_second=SLOWLY), on_progress=cut_half_way)
+        copy_with_rsync(source, target, rules=Rules(sparse=sparse, bytes_per_second=SLOWLY), on_progress=cut_half_way)
     assert not (target / "big").exists()
     there = (target / PARTIAL / "big").stat().st_size
     wait_until(lambda: not own_sshd.sessions(), what="the server is through")
-    copied = copy_with_rsync(source, target)
+    copied = copy_with_rsync(source, target, rules=Rules(sparse=sparse))
 
     assert there > BIG // 4
     assert copied.complete

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handlers.contract import ProblemKind
-from handlers.errors import PermanentError, TemporaryError
+from handlers.errors import NothingNew, TemporaryError
 from handlers.tools.peers.verdicts import Verdict
 from tests.faults.small_disk import small_disk
 from tests.workshop.another_user import needs_another_user, nobody, open_directory
@@ -36,7 +36,7 @@ def test_a_file_that_never_stands_still_is_named(tmp_path: Path) -> None:
         made = pool.stage(bandwidth_bytes_per_second=8 << 20)
 
     assert set(staged(made.directory, "a")) == {"quiet", "log"}
-    assert made.problems() == {"peers/a/log": ProblemKind.CHANGED}
+    assert made.problems() == {"peers/a/log": ProblemKind.CHANGED, "peers/a": ProblemKind.OTHER}
     assert made.record("a").verdict is Verdict.INCOMPLETE
     assert made.record("a").taken_again > 0
     pool.acknowledge(made)
@@ -165,7 +165,7 @@ def test_a_peer_is_staged_once_for_each_indicator(tmp_path: Path) -> None:
     pool = Pool(tmp_path, {"a": local_peer(directory)})
     pool.acknowledge(pool.stage())
 
-    with pytest.raises(PermanentError, match=r"nothing new: cback\.stage in .* is newer than cback\.collect"):
+    with pytest.raises(NothingNew, match=r"a: nothing new: cback\.stage in .* of 2.* answers cback\.collect already"):
         pool.stage()
 
     (directory / "file").unlink()

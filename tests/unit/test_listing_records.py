@@ -55,10 +55,13 @@ def test_a_name_below_a_file_is_refused() -> None:
         read(text)
 
 
-def test_a_name_twice_is_refused() -> None:
-    """Which of the two would it be?"""
-    with pytest.raises(PermanentError, match="lists b'a' twice"):
-        read(pairs(b"a", b"a"))
+def test_of_a_name_that_is_met_twice_the_later_one_counts() -> None:
+    """`find` does that where something is renamed meanwhile; it is no reason to stage nothing."""
+    begin = b"\0TOKEN begin\0TOKEN pairs exact\0"
+
+    entries = read(begin + b"f 644 1 1\0./a\0f 600 2 3\0./a\0", max_names=1)
+
+    assert [(name, entry.size, entry.mode) for name, entry in entries.items()] == [(b"a", 2, 0o600)]
 
 
 def test_names_and_bytes_have_limits() -> None:

@@ -78,7 +78,7 @@ def test_what_came_loses_its_set_id_bits(top: int, tmp_path: Path) -> None:
 def test_each_way_of_being_other_than_the_peer_says_is_found(top: int, tmp_path: Path) -> None:
     """Missing, of another size, another time, another content."""
     came = tmp_path / "came"
-    for name in ("good", "size", "time", "content"):
+    for name in ("good", "size", "time", "content", "sumless"):
         (came / name).write_text("x")
         os.utime(came / name, ns=(10**18, 10**18))
     sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
@@ -90,6 +90,7 @@ def test_each_way_of_being_other_than_the_peer_says_is_found(top: int, tmp_path:
             b"size": entry._replace(size=2),
             b"time": entry._replace(mtime_ns=10**18 + 2 * 10**9),
             b"content": entry._replace(sha256="0" * 64),
+            b"sumless": entry._replace(sha256=None),
         }
     )
 
@@ -100,6 +101,7 @@ def test_each_way_of_being_other_than_the_peer_says_is_found(top: int, tmp_path:
         b"size": ProblemKind.CHANGED,
         b"time": ProblemKind.CHANGED,
         b"content": ProblemKind.OTHER,
+        b"sumless": ProblemKind.OTHER,
     }
     remove_all(top, unsound)
     assert [path.name for path in came.iterdir()] == ["good"]
@@ -111,7 +113,9 @@ def test_times_in_whole_seconds_are_good_enough_where_a_program_cuts_them() -> N
     told = RemoteEntry(EntryType.FILE, size=here.st_size, mtime_ns=here.st_mtime_ns // 10**9 * 10**9)
 
     assert judged(Wanted({b"f": told}, exact_times=False), {b"f": Arrived(here)}, by_sums=False) == {}
-    assert bool(judged(Wanted({b"f": told}), {b"f": Arrived(here)}, by_sums=False)) is (here.st_mtime_ns % 10**9 >= 1000)
+    assert bool(judged(Wanted({b"f": told}), {b"f": Arrived(here)}, by_sums=False)) is (
+        here.st_mtime_ns % 10**9 >= 1000
+    )
 
 
 def test_a_peers_list_is_sorted_into_what_is_taken_and_what_is_not() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from handlers.errors import HoldfastError
+from handlers.tools.peers.entering import entered
 from handlers.tools.peers.options import SSH_PORT, LocalPeer, RemotePeer, StageOptions, owner_of
 from handlers.tools.process import run
 from handlers.tools.remote.ssh import Ssh, how_to_know
@@ -35,8 +36,14 @@ def _problems(options: StageOptions) -> Iterator[str]:
 
 def _of_local(peer: LocalPeer) -> Iterator[str]:
     try:
-        with os.scandir(peer.collect_directory):
-            pass
+        directory = entered(peer.collect_directory)
+        try:
+            os.scandir(directory).close()
+        finally:
+            os.close(directory)
+    except HoldfastError as error:
+        yield str(error)
+        return
     except OSError as error:
         yield f"collect directory {peer.collect_directory}: {error.strerror}"
         return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from handlers.contract import ProblemKind, printable
+from handlers.errors import PermanentError
 from handlers.tools.peers.pulse import OurDisk, Pulse
 
 LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -24,7 +25,9 @@ _PIECES = 3
 _LARGE_BYTES = 8 << 20
 _TRIES = 3
 _STRAY_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
-_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP})
+NOT_HERE = frozenset({errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG, errno.EFBIG, errno.EOPNOTSUPP})
+"""What a file system answers that does not take such a name, or such a size."""
+_NO_LINK = frozenset({errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK}) | NOT_HERE
 _NOT_THE_FILE = {
     errno.ENOENT: ProblemKind.VANISHED,
     errno.ELOOP: ProblemKind.CHANGED,
@@ -40,6 +43,13 @@ class NotTaken(Exception):
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+
+
+class NotPossible(NotTaken):
+    """A name of the peer's that the file system of the set does not take, however often one tries."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(ProblemKind.OTHER, f"the file system of the set does not take it: {error.strerror}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +110,27 @@ class our_disk:  # noqa: N801  # read as a word; a generator's context costs as 
             raise OurDisk(f"cannot write {printable(self._name)} into the set: {error.strerror}", hint=hint) from error
 
 
+class our_place(our_disk):  # noqa: N801
+    """The same while one name of the peer is written; what only that name or its size causes becomes NotPossible."""
+
+    __slots__ = ()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and error.errno in NOT_HERE:
+            raise NotPossible(error) from error
+        super().__exit__(kind, error, trace)
+
+
+def no_right(error: PermissionError) -> PermanentError:
+    """What to raise where the owner or the mode of something staged cannot be set."""
+    hint = "does its file system keep owners and modes?"
+    if os.geteuid() != 0:
+        hint = "only root can give files away: leave `owner` out, or run the worker as root"
+    return PermanentError(f"owner and mode of what is staged cannot be set: {error.strerror}", hint=hint)
+
+
 def take(at: int, to: int, name: bytes, dress: Dress, pulse: Pulse) -> Taken:
     """Copy a regular file from the open directory `at` into `to`, where there is none of that name.
 
@@ -107,11 +138,11 @@ def take(at: int, to: int, name: bytes, dress: Dress, pulse: Pulse) -> Taken:
     """
     source = _opened(at, name)
     try:
-        with our_disk(name):
+        with our_place(name):
             target = os.open(name, _MAKE, 0o600, dir_fd=to)
         try:
             taken = _copied(source, target, name, pulse)
-            with our_disk(name):
+            with our_place(name):
                 put_on(target, taken.about, dress)
             return taken
         except BaseException:
@@ -181,11 +212,14 @@ def same(at: int, to: int, name: bytes, dress: Dress, pulse: Pulse) -> Taken | N
 
 
 def put_on(descriptor: int, about: os.stat_result, dress: Dress, *, is_directory: bool = False) -> None:
-    """Give an open file or directory of the set owner, mode and time. Raises OSError."""
+    """Give an open file or directory of the set owner, mode and time. Raises OSError, PermanentError."""
     uid, gid = dress.owner_of(about)
-    if (uid, gid) != (-1, -1):
-        os.fchown(descriptor, uid, gid)
-    os.fchmod(descriptor, dress.directory(about) if is_directory else dress.file_mode(about))
+    try:
+        if (uid, gid) != (-1, -1):
+            os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, dress.directory(about) if is_directory else dress.file_mode(about))
+    except PermissionError as error:
+        raise no_right(error) from error
     os.utime(descriptor, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
@@ -203,7 +237,7 @@ def _copied(source: int, target: int, name: bytes, pulse: Pulse) -> Taken:
     for attempt in range(_TRIES):
         before = _regular(source)
         if attempt:
-            with our_disk(name):
+            with our_place(name):
                 os.ftruncate(target, 0)
                 os.lseek(target, 0, os.SEEK_SET)
         sha256, size = _pumped(source, target, before, name, pulse)
@@ -235,22 +269,26 @@ def _version(about: os.stat_result) -> tuple[int, int]:
 
 
 def _pumped(source: int, target: int | None, about: os.stat_result, name: bytes, pulse: Pulse) -> tuple[bytes, int]:
-    """The SHA-256 of all that is in the file, and how many bytes that were; written to the target on the way."""
+    """The SHA-256 of all that is in the file, and how many bytes that were; written to the target on the way.
+
+    Of a file that grows meanwhile one byte more is read than it had, and no further: it could grow for ever.
+    """
     if about.st_size >= _LARGE_BYTES:
         return _pumped_large(source, target, about, name, pulse)
     digest = hashlib.sha256()
     at = 0
-    while True:
-        wanted = min(max(about.st_size - at, 0) + 1, PIECE_BYTES)
+    while at <= about.st_size:
+        wanted = min(about.st_size + 1 - at, PIECE_BYTES)
         piece = _pread(source, wanted, at)
         if target is not None and piece:
-            with our_disk(name):
+            with our_place(name):
                 _write(target, piece)
         digest.update(piece)
         at += len(piece)
         pulse.went_by(len(piece))
         if not piece or (len(piece) < wanted and at >= about.st_size):
-            return digest.digest(), at
+            break
+    return digest.digest(), at
 
 
 def _pumped_large(
@@ -263,17 +301,17 @@ def _pumped_large(
     hashing: list[Future[None] | None] = [None] * _PIECES
     at = turn = 0
     with ThreadPoolExecutor(1, thread_name_prefix="stage-hash") as hasher:
-        while True:
+        while at <= about.st_size:
             pulse.beat()
             if (before := hashing[turn]) is not None:
                 before.result()
-            count = _preadv(source, buffers[turn], at)
+            count = _preadv(source, buffers[turn][: about.st_size + 1 - at], at)
             if not count:
                 break
             piece = buffers[turn][:count]
             hashing[turn] = hasher.submit(digest.update, piece)
             if target is not None:
-                with our_disk(name):
+                with our_place(name):
                     if has_holes and not piece[0] and piece == _ZEROS[:count]:
                         os.lseek(target, count, os.SEEK_CUR)
                     else:
@@ -282,7 +320,7 @@ def _pumped_large(
             turn = (turn + 1) % _PIECES
             pulse.went_by(count)
     if target is not None and has_holes:
-        with our_disk(name):
+        with our_place(name):
             os.ftruncate(target, at)
     return digest.digest(), at
 

@@ -6,17 +6,22 @@ import os
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from handlers.errors import PermanentError
+from handlers.tools.peers.entering import cannot
 from handlers.tools.peers.options import LocalPeer, RemotePeer, owner_of
 
 KNOWN = frozenset({"cback.collect", "cback.stage", "cback.store", "cback.encrypt", "cback.split"})
 """Names that are an indicator wherever they are found. Other names that begin with `cback.` are files of the peer's."""
 
+ANSWERS = "answers "
+"""Begins the line of a stage indicator that names the collect indicator."""
+
+_MAX_LINES_BYTES = 4096
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +39,47 @@ class NotReady:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Answered(NotReady):
+    """What there is was announced before the peer was told last."""
+
+
 def names_of(peer: LocalPeer | RemotePeer) -> frozenset[bytes]:
     """What is an indicator in the peer's collect directory, and not one of its files."""
     own = {name for name in (peer.collect_indicator, peer.stage_indicator) if name is not None}
     return frozenset(os.fsencode(name) for name in KNOWN | own | {_fresh(name) for name in own})
 
 
-def look(peer: LocalPeer) -> Ready | NotReady:
-    """Whether the peer has announced something, and something new. Reads only.
+def look(peer: LocalPeer, directory: int) -> Ready | NotReady:
+    """Whether the peer, whose open collect directory this is, has announced something, and something new. Reads only.
 
-    Raises PermanentError for a directory that is not there, or may not be entered.
+    Raises PermanentError where an indicator cannot be looked at, TemporaryError where it may be later.
     """
-    directory = _opened(peer.collect_directory)
-    try:
-        if peer.collect_indicator is None:
-            return Ready(None)
-        collected = _about(directory, peer.collect_indicator)
-        if collected is None:
-            return NotReady(f"{peer.collect_directory} has no {peer.collect_indicator}")
-        if peer.stage_indicator is not None and not peer.again:
-            staged = _about(directory, peer.stage_indicator)
-            if staged is not None and staged.st_mtime_ns > collected.st_mtime_ns:
-                return NotReady(nothing_new(peer))
-        return Ready(_identity(collected))
-    finally:
-        os.close(directory)
+    if peer.collect_indicator is None:
+        return Ready(None)
+    collected = _about(directory, peer.collect_indicator)
+    if collected is None:
+        return NotReady(f"{peer.collect_directory} has no {peer.collect_indicator}")
+    if peer.stage_indicator is not None and not peer.again:
+        staged = _about(directory, peer.stage_indicator)
+        if staged is not None and _is_answer(directory, peer.stage_indicator, staged, collected):
+            return Answered(nothing_new(peer, staged.st_mtime_ns))
+    return Ready(_identity(collected))
 
 
-def nothing_new(peer: LocalPeer | RemotePeer) -> str:
-    """The reason why a peer is not ready whose indicator was answered already."""
-    return f"nothing new: {peer.stage_indicator} in {peer.collect_directory} is newer than {peer.collect_indicator}"
+def nothing_new(peer: LocalPeer | RemotePeer, told_ns: int | None) -> str:
+    """The reason why a peer is not ready whose indicator was answered already, then."""
+    when = ""
+    if told_ns is not None:
+        with suppress(ValueError, OverflowError, OSError):  # a peer's clock may say anything
+            when = f" of {datetime.fromtimestamp(told_ns // 10**9, UTC):%Y-%m-%d %H:%M:%SZ}"
+    where = f"{peer.stage_indicator} in {peer.collect_directory}"
+    return f"nothing new: {where}{when} answers {peer.collect_indicator} already"
+
+
+def answer(line: bytes, identity: str | None) -> bytes:
+    """What a stage indicator says: which set it is, and which collect indicator it answers."""
+    return line if identity is None else line + ANSWERS.encode() + identity.encode() + b"\n"
 
 
 def tell(peer: LocalPeer, identity: str | None, line: bytes, made: datetime) -> str | None:
@@ -74,12 +90,13 @@ def tell(peer: LocalPeer, identity: str | None, line: bytes, made: datetime) -> 
     """
     if peer.stage_indicator is None:
         return None
+    line = answer(line, None if identity is None else _answered(identity))
     try:
         directory = _opened(peer.collect_directory)
     except PermanentError as error:
         return error.message
     try:
-        if _content(directory, peer.stage_indicator, len(line) + 1) == line:
+        if content(directory, peer.stage_indicator, len(line) + 1) == line:
             return None
         if identity is None and _is_newer(directory, peer.stage_indicator, made):
             return None
@@ -101,25 +118,10 @@ def tell(peer: LocalPeer, identity: str | None, line: bytes, made: datetime) -> 
     return None
 
 
-def write_done(path: Path, line: bytes, made: datetime) -> str | None:
-    """Write the indicator of a whole run, unless somebody did since the set was `made`; why that cannot be, or None."""
-    try:
-        directory = os.open(path.parent, _ENTER)
-    except OSError as error:
-        return f"{path} cannot be written: {error.strerror}"
-    try:
-        if _is_newer(directory, path.name, made):
-            return None  # ours already, or that of a later run
-        fresh = _written(directory, path.name, line, None, "0644")
-        os.rename(fresh, path.name, src_dir_fd=directory, dst_dir_fd=directory)
-        os.fsync(directory)
-    except OSError as error:
-        return f"{path} cannot be written: {error.strerror}"
-    except PermanentError as error:
-        return error.message
-    finally:
-        os.close(directory)
-    return None
+def put(directory: int, name: str, line: bytes, owner: str | None, mode: str) -> None:
+    """Write a file in one step, durable. Raises OSError, PermanentError."""
+    os.rename(_written(directory, name, line, owner, mode), name, src_dir_fd=directory, dst_dir_fd=directory)
+    os.fsync(directory)
 
 
 def _fresh(name: str) -> str:
@@ -128,7 +130,7 @@ def _fresh(name: str) -> str:
 
 def _opened(directory: Path) -> int:
     try:
-        return os.open(directory, _ENTER)
+        return os.open(directory, ENTER)
     except OSError as error:
         raise PermanentError(f"collect directory {directory}: {error.strerror}") from error
 
@@ -139,12 +141,26 @@ def _about(directory: int, name: str) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise PermanentError(f"{name} cannot be looked at: {error.strerror}") from error
+        raise cannot(f"{name} cannot be looked at", error) from error
     return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _identity(about: os.stat_result) -> str:
     return f"{about.st_dev}:{about.st_ino}:{about.st_mtime_ns}"
+
+
+def _answered(identity: str) -> str:
+    """Without the device, whose number may be another one after a restart of the machine."""
+    return identity.partition(":")[2]
+
+
+def _is_answer(directory: int, name: str, staged: os.stat_result, collected: os.stat_result) -> bool:
+    """Whether a stage indicator answers that collect indicator; one that does not say which goes by its time."""
+    said = content(directory, name, _MAX_LINES_BYTES) or b""
+    named = [line.removeprefix(ANSWERS.encode()) for line in said.splitlines() if line.startswith(ANSWERS.encode())]
+    if named:
+        return _answered(_identity(collected)).encode() in named
+    return staged.st_mtime_ns > collected.st_mtime_ns
 
 
 def _is_newer(directory: int, name: str, than: datetime) -> bool:
@@ -159,7 +175,8 @@ def _is_still(directory: int, peer: LocalPeer, identity: str | None) -> bool:
     return found is not None and _identity(found) == identity
 
 
-def _content(directory: int, name: str, length: int) -> bytes | None:
+def content(directory: int, name: str, length: int) -> bytes | None:
+    """The first bytes of a regular file; None where there is none that can be read."""
     try:
         descriptor = os.open(name, _READ, dir_fd=directory)
     except OSError:

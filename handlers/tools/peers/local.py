@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import stat
 
-from handlers.errors import PermanentError, TemporaryError
+from handlers.errors import TemporaryError
 from handlers.tools.deep_tree import walk
 from handlers.tools.peers import indicators
 from handlers.tools.peers.copying import copy
+from handlers.tools.peers.entering import cannot, entered
 from handlers.tools.peers.files import Dress, our_disk
 from handlers.tools.peers.indicators import NotReady
 from handlers.tools.peers.options import LocalPeer
@@ -23,14 +24,11 @@ COMPARED = "SHA-256 of what was read, then size and time once more"
 
 def stage(peer: LocalPeer, place: Place, pulse: Pulse) -> Brought | NotReady:
     """Bring all that the peer has into its directory of the set; see `copy` for what is raised."""
-    ready = indicators.look(peer)
-    if isinstance(ready, NotReady):
-        return ready
+    source = entered(peer.collect_directory)
     try:
-        source = os.open(peer.collect_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise PermanentError(f"collect directory {peer.collect_directory}: {error.strerror}") from error
-    try:
+        ready = indicators.look(peer, source)
+        if isinstance(ready, NotReady):
+            return ready
         with place.opened() as (target, adopted):
             sides = Sides(
                 source=source,
@@ -74,22 +72,20 @@ def rules(peer: LocalPeer, dress: Dress) -> Rules:
         recursive=peer.recursive,
         links=peer.links == "keep",
         hard_link=peer.hard_link,
+        max_bytes=peer.max_bytes,
         left_out=frozenset() if peer.stage_indicators else indicators.names_of(peer),
     )
 
 
 def survey(peer: LocalPeer, pulse: Pulse) -> tuple[int, int] | NotReady:
-    """How many names there are to stage, and how many bytes. Reads only. Raises PermanentError."""
-    ready = indicators.look(peer)
-    if isinstance(ready, NotReady):
-        return ready
+    """How many names there are to stage, and how many bytes. Reads only. Raises PermanentError, TemporaryError."""
     files = size = 0
     taken = rules(peer, Dress())
+    top = entered(peer.collect_directory)
     try:
-        top = os.open(peer.collect_directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise PermanentError(f"collect directory {peer.collect_directory}: {error.strerror}") from error
-    try:
+        ready = indicators.look(peer, top)
+        if isinstance(ready, NotReady):
+            return ready
         for at, name, is_directory in walk(top):
             pulse.beat()
             if name in taken.left_out and os.path.samestat(os.fstat(at), os.fstat(top)):
@@ -98,7 +94,8 @@ def survey(peer: LocalPeer, pulse: Pulse) -> tuple[int, int] | NotReady:
             files += is_directory or stat.S_ISREG(about.st_mode) or (taken.links and stat.S_ISLNK(about.st_mode))
             size += about.st_size if stat.S_ISREG(about.st_mode) else 0
     except OSError as error:
-        raise PermanentError(f"collect directory {peer.collect_directory}: {error.strerror}") from error
+        raise cannot(f"collect directory {peer.collect_directory}", error) from error
     finally:
         os.close(top)
+    taken.check_size(size)
     return files, size

@@ -94,6 +94,10 @@ class _Peer(_Options):
     deadline_seconds: Seconds = _DAY_SECONDS
     """How long staging this peer may take at most."""
 
+    max_bytes: Annotated[int, Field(ge=1)] | None = None
+    """How many bytes the peer's files may have together; with more of them it has failed, and nothing of it is in the
+    set. By default there is no limit but the room in the store."""
+
     managed: bool = False
     """Whether `holdfast manage` has this peer carry out actions."""
 

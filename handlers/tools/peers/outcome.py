@@ -23,6 +23,16 @@ class Rules:
     hard_link: bool = False
     left_out: frozenset[bytes] = frozenset()
     """Names in the top directory that are not the peer's files."""
+    max_bytes: int | None = None
+    """How much the peer may offer."""
+
+    def check_size(self, size_bytes: int) -> None:
+        """Raises PermanentError where that is more than it may offer."""
+        if self.max_bytes is not None and size_bytes > self.max_bytes:
+            raise PermanentError(
+                f"its files have more than {self.max_bytes} bytes",
+                hint="clear its collect directory, or raise max_bytes",
+            )
 
 
 @dataclass(slots=True)

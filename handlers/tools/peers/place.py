@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ class Place:
     ledger: Ledger
     is_final: bool
     """Whether what does not come now never does: nobody tries again, or nobody needs to."""
+    begin: Callable[[], None] = lambda: None
+    """Called before anything of the peer is staged."""
     bytes_per_second: int | None = None
     """How fast a peer may come at most, by the plan."""
 
@@ -41,6 +43,7 @@ class Place:
     @contextmanager
     def opened(self, *, fresh: bool = False) -> Iterator[tuple[int, bool]]:
         """The peer's own directory, open, and whether there is something in it from an earlier attempt."""
+        self.begin()
         adopted = not fresh and self.leftover is not None and adopt(self.leftover, self.name, self.tree)
         if not adopted:
             with our_disk(self.name):

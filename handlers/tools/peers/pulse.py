@@ -86,6 +86,7 @@ class Pulse:
     def went_by(self, size_bytes: int) -> None:
         """So many more bytes were read; waits where that was too fast. Raises like `beat`."""
         self.tally.add(0, size_bytes)
+        self.beat()
         if not self.tally.pace.is_set:
             return
         until = time.monotonic() + self.tally.pace.seconds_for(size_bytes)

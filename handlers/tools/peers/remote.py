@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ from handlers.errors import TemporaryError
 from handlers.tools.peers import indicators
 from handlers.tools.peers.arrival import Arrived, Unsound, alike, hashed, judged, remove_all, sift
 from handlers.tools.peers.files import Dress, our_disk
-from handlers.tools.peers.indicators import NotReady
+from handlers.tools.peers.indicators import Answered, NotReady
 from handlers.tools.peers.options import RemotePeer
 from handlers.tools.peers.outcome import Brought, Outcome, Rules, in_words
 from handlers.tools.peers.place import Place
@@ -25,7 +25,7 @@ from handlers.tools.peers.wanted import Wanted, wanted
 from handlers.tools.remote.connection import shared
 from handlers.tools.remote.copied import Copied, TargetFull
 from handlers.tools.remote.listing import RemoteListing, list_remote
-from handlers.tools.remote.marks import Identity, Mark, Marked, look_at_indicator, write_mark
+from handlers.tools.remote.marks import Identity, Mark, Marked, look_at_answer, write_mark
 from handlers.tools.remote.ssh import Ssh
 from handlers.tools.removal import remove_below
 from handlers.tools.trees.walk import walk
@@ -79,7 +79,8 @@ def tell(peer: RemotePeer, name: str, identity: str | None, line: bytes, pulse: 
     """
     if peer.stage_indicator is None or peer.collect_indicator is None or identity is None:
         return None
-    mark = Mark(name=peer.stage_indicator, content=line, mode=int(peer.indicator_mode, 8), owner=peer.indicator_owner)
+    said = indicators.answer(line, identity)
+    mark = Mark(name=peer.stage_indicator, content=said, mode=int(peer.indicator_mode, 8), owner=peer.indicator_owner)
     done = write_mark(
         _ssh(peer, name),
         os.fsencode(peer.collect_directory),
@@ -99,6 +100,7 @@ def rules(peer: RemotePeer, dress: Dress) -> Rules:
         dress=dress,
         recursive=peer.recursive,
         links=peer.links == "keep",
+        max_bytes=peer.max_bytes,
         left_out=frozenset() if peer.stage_indicators else indicators.names_of(peer),
     )
 
@@ -115,24 +117,22 @@ def _ssh(peer: RemotePeer, name: str) -> Ssh:
 
 def _look(peer: RemotePeer, ssh: Ssh, pulse: Pulse) -> _Ready | NotReady:
     """Whether the peer has announced something, and something new, and what there is."""
-    identity = None
+    identity = answered = None
     directory = os.fsencode(peer.collect_directory)
     if peer.collect_indicator is not None:
-        identity = look_at_indicator(ssh, directory, peer.collect_indicator, checkpoint=pulse.beat)
-        if identity is None:
+        seen = look_at_answer(ssh, directory, peer.collect_indicator, peer.stage_indicator, checkpoint=pulse.beat)
+        if seen is None:
             return NotReady(f"{peer.collect_directory} has no {peer.collect_indicator}")
+        identity, answered = seen
     listing = _listed(peer, ssh, pulse, sums=False)
     if peer.collect_indicator is not None and peer.stage_indicator is not None and not peer.again:
         collected, staged = (
             listing.entries.get(os.fsencode(name)) for name in (peer.collect_indicator, peer.stage_indicator)
         )
-        if (
-            collected is not None
-            and staged is not None
-            and staged.type is EntryType.FILE
-            and (staged.mtime_ns or 0) > (collected.mtime_ns or 0)
-        ):
-            return NotReady(indicators.nothing_new(peer))
+        if collected is not None and staged is not None and staged.type is EntryType.FILE:
+            is_newer = (staged.mtime_ns or 0) > (collected.mtime_ns or 0)
+            if is_newer if answered is None else answered:
+                return Answered(indicators.nothing_new(peer, staged.mtime_ns))
     return _Ready(identity, listing)
 
 
@@ -190,13 +190,14 @@ class _Bringing:
                 self._distrust(found)
                 self._adopted = False
                 continue
+            self._adopted = False
             unsound = judged(found, arrived, by_sums=by_sums)
             again = [path for path in unsound if said.get(path, unsound[path]).kind is not ProblemKind.UNREADABLE]
             if not again or attempt == _ROUNDS - 1:
                 break
             taken_again += len(again)
             remove_all(self._top, again)
-            self._confirm(unsound)
+            self._confirm({*unsound} - {*again})
         self._drop_stale(arrived, unsound, said)
         self.compared = _in_which_way(listing, arrived, found, by_sums=by_sums)
         outcome = self._settled(found, arrived, unsound, said)
@@ -229,9 +230,9 @@ class _Bringing:
         except TargetFull as error:
             raise OurDisk(error.message, hint=error.hint) from error
 
-    def _confirm(self, unsound: Mapping[bytes, Unsound]) -> None:
-        """What was compared is sound, or was removed, but for what the peer would not give."""
-        self._inherited = {path: which for path, which in self._inherited.items() if path in unsound}
+    def _confirm(self, unclear: Set[bytes]) -> None:
+        """All was compared, and is sound or was removed, but for these, which the peer would not give."""
+        self._inherited = {path: which for path, which in self._inherited.items() if path in unclear}
 
     def _drop_stale(
         self, arrived: dict[bytes, Arrived], unsound: Mapping[bytes, Unsound], said: Mapping[bytes, Unsound]

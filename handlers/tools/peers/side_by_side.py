@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -10,9 +11,10 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 from handlers.contract import ProblemKind, printable
-from handlers.errors import PermanentError, TemporaryError
+from handlers.errors import TemporaryError
 from handlers.tools.deep_tree import NO_DIRECTORY, Way
-from handlers.tools.peers.files import NotTaken, our_disk
+from handlers.tools.peers.entering import AWAY, cannot
+from handlers.tools.peers.files import NOT_HERE, NotTaken, our_disk
 from handlers.tools.peers.ledger import Ledger
 from handlers.tools.peers.outcome import Outcome, Rules
 from handlers.tools.peers.pulse import Pulse
@@ -36,6 +38,8 @@ class Sides:
     outcome: Outcome = field(default_factory=Outcome)
     again: set[bytes] = field(default_factory=set)
     """Files that changed while they were read."""
+    impossible: dict[bytes, str] = field(default_factory=dict)
+    """What the file system of the set does not take, and why."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     """For the outcome."""
 
@@ -59,7 +63,11 @@ class Round:
         )
 
     def run(self) -> None:
-        """Meet every name. Raises PermanentError where the top cannot be read, OurDisk, and what the pulse raises."""
+        """Meet every name.
+
+        Raises PermanentError or TemporaryError where the top cannot be read, TemporaryError where the peer's file
+        system went away, OurDisk, and what the pulse raises.
+        """
         with ExitStack() as stack:
             source = stack.enter_context(closing(Way(self.sides.source)))
             target = stack.enter_context(closing(Way(self.sides.target)))
@@ -89,6 +97,8 @@ class Round:
             self.shut(target.here, name)
             if isinstance(error, FileNotFoundError):
                 return None
+            if error.errno in AWAY:
+                raise cannot(f"{printable(path)} cannot be entered", error) from error
             if error.errno in NO_DIRECTORY:
                 self.differs(path, "it became something else while it was staged")
             else:
@@ -108,6 +118,8 @@ class Round:
                 name = os.fsencode(entry.name)
                 if not path and name in self.rules.left_out:
                     self.outcome.left_out.append(entry.name)
+                elif self.sides.impossible and (why := self.sides.impossible.get(path + name)) is not None:
+                    self.outcome.add(path + name, ProblemKind.OTHER, why)
                 elif entry.is_dir(follow_symlinks=False) and self.rules.recursive:
                     directories.append(name)
                 else:
@@ -177,8 +189,8 @@ def _entries(directory: int, path: bytes) -> Iterator[os.DirEntry[str]]:
         with os.scandir(directory) as found:
             yield from found
     except OSError as error:
-        if not path:
-            raise PermanentError(f"collect directory cannot be read: {error.strerror}") from error
+        if not path or error.errno in AWAY:
+            raise cannot(f"{printable(path) or 'collect directory'} cannot be read", error) from error
         raise NotTaken(ProblemKind.UNREADABLE, f"cannot be read: {error.strerror}") from error
 
 
@@ -188,11 +200,13 @@ def link_at(at: int, name: bytes) -> tuple[bytes, os.stat_result]:
 
 
 def stat_at(at: int, name: bytes) -> os.stat_result | None:
-    """What is at a name itself; None where there is nothing. Raises OSError."""
+    """What is at a name itself; None where there is nothing, and can be nothing. Raises OSError."""
     try:
         return os.stat(name, dir_fd=at, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno == errno.ENOENT or error.errno in NOT_HERE:
+            return None
+        raise
 
 
 def nothing(directory: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from handlers.errors import PermanentError, TemporaryError
 from handlers.tools.deep_tree import ENTER
 from handlers.tools.peers import local, remote
 from handlers.tools.peers.files import Dress
-from handlers.tools.peers.indicators import NotReady
+from handlers.tools.peers.indicators import Answered, NotReady
 from handlers.tools.peers.ledger import Ledger
 from handlers.tools.peers.options import LocalPeer, RemotePeer, StageOptions, owner_of
 from handlers.tools.peers.outcome import Brought, in_words
@@ -43,8 +43,14 @@ class Result:
         top = f"{TREE}/{record.name}"
         for path, (kind, detail) in self.problems.items():
             yield FileProblem(kind=_kind(kind, record), path=f"{top}/{printable(path)}", detail=detail)
-        if record.verdict in {Verdict.NOT_READY, Verdict.UNREACHABLE, Verdict.FAILED}:
+        if record.verdict in {Verdict.NOT_READY, Verdict.UNREACHABLE, Verdict.FAILED} or self._is_hidden_loss:
             yield FileProblem(kind=_kind(ProblemKind.OTHER, record), path=top, detail=record.reason or record.verdict)
+
+    @property
+    def _is_hidden_loss(self) -> bool:
+        """Whether the run needs all of the peer, and none of its problems says that something is missing."""
+        is_told = any(kind.is_loss for kind, _ in self.problems.values())
+        return self.record.verdict is Verdict.INCOMPLETE and self.record.required and not is_told
 
 
 def _kind(kind: ProblemKind, record: PeerRecord) -> ProblemKind:
@@ -64,6 +70,8 @@ class Staging:
     tally: Tally
     last_try: bool
     """Whether what is missing after this attempt stays missing."""
+    begin: Callable[[], None]
+    """Called for each peer that has something to stage, before anything of it is; what it raises keeps it out."""
     bytes_per_second: int | None = None
 
     def run(self, control: Control) -> Sequence[Result]:
@@ -87,6 +95,7 @@ class Staging:
                 dress=dress,
                 ledger=self.ledger,
                 is_final=self.last_try or name not in self.required,
+                begin=self.begin,
                 bytes_per_second=share,
             )
             return self._one(name, peer, place)
@@ -115,7 +124,7 @@ class Staging:
         begun = time.monotonic()
         pulse = Pulse(self.tally, peer.deadline_seconds)
         result = self._staged(name, peer, place, pulse)
-        if result.record.verdict in {Verdict.NOT_READY, Verdict.FAILED}:
+        if result.record.verdict in {Verdict.NOT_READY, Verdict.NOTHING_NEW, Verdict.FAILED}:
             remove_at(place.tree, place.name)
         return Result(
             record=result.record.model_copy(update={"seconds": round(time.monotonic() - begun, 3)}),
@@ -144,7 +153,8 @@ class Staging:
             told = {"verdict": Verdict.UNREACHABLE, "reason": in_words(error)}
             return Result(record=record.model_copy(update=told), may_come_back=True)
         if isinstance(brought, NotReady):
-            return Result(record=record.model_copy(update={"verdict": Verdict.NOT_READY, "reason": brought.reason}))
+            verdict = Verdict.NOTHING_NEW if isinstance(brought, Answered) else Verdict.NOT_READY
+            return Result(record=record.model_copy(update={"verdict": verdict, "reason": brought.reason}))
         return judged(record, peer, brought)
 
 

@@ -8,7 +8,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from handlers.contract import ProblemKind
 from handlers.tools.deep_tree import Way
-from handlers.tools.peers.files import NotTaken, Taken, link, our_disk, same, take
+from handlers.tools.peers.files import (
+    NOT_HERE,
+    NotPossible,
+    NotTaken,
+    Taken,
+    link,
+    no_right,
+    our_disk,
+    our_place,
+    same,
+    take,
+)
 from handlers.tools.peers.side_by_side import Round, Sides, link_at, stat_at
 from handlers.tools.removal import remove_at
 
@@ -30,6 +41,7 @@ class Taking(Round):
         self._distrust = distrust
         self._batch: list[tuple[bytes, bool]] = []
         self._running: set[Future[None]] = set()
+        self._size_bytes = 0
 
     def run(self) -> None:
         """Take everything; all of it is there on return."""
@@ -43,14 +55,18 @@ class Taking(Round):
 
     def enter_target(self, target: Way, name: bytes, path: bytes) -> bool:
         """Make the directory where it is missing."""
-        with our_disk(path):
-            try:
-                os.mkdir(name, 0o700, dir_fd=target.here)
-            except FileExistsError:
-                if not stat.S_ISDIR(os.stat(name, dir_fd=target.here, follow_symlinks=False).st_mode):
-                    remove_at(target.here, name)
+        try:
+            with our_place(path):
+                try:
                     os.mkdir(name, 0o700, dir_fd=target.here)
-            target.enter(name, lambda below: os.fchmod(below, 0o700))
+                except FileExistsError:
+                    if not stat.S_ISDIR(os.stat(name, dir_fd=target.here, follow_symlinks=False).st_mode):
+                        remove_at(target.here, name)
+                        os.mkdir(name, 0o700, dir_fd=target.here)
+                target.enter(name, lambda below: os.fchmod(below, 0o700))
+        except NotPossible as trouble:
+            self._refused(path, trouble)
+            return False
         return True
 
     def file(self, at: int, to: int, path: bytes, name: bytes) -> None:
@@ -61,6 +77,7 @@ class Taking(Round):
             about = _source(at, name)
             suspect = about is not None and self.alike(about, found) and path + name not in self.sides.again
             if suspect and not self._distrust:
+                self._count(found.st_size)
                 return
             if not suspect:
                 self._clear(to, name)
@@ -74,14 +91,18 @@ class Taking(Round):
             text, about = link_at(at, name)
         except OSError:
             return  # the look afterwards finds out
-        with our_disk(name):
-            if not self._fresh and stat_at(to, name) is not None:
-                remove_at(to, name)
-            os.symlink(text, name, dir_fd=to)
-            uid, gid = self.rules.dress.owner_of(about)
-            if (uid, gid) != (-1, -1):
-                os.chown(name, uid, gid, dir_fd=to, follow_symlinks=False)
-            os.utime(name, ns=(about.st_atime_ns, about.st_mtime_ns), dir_fd=to, follow_symlinks=False)
+        try:
+            with our_place(name):
+                if not self._fresh and stat_at(to, name) is not None:
+                    remove_at(to, name)
+                os.symlink(text, name, dir_fd=to)
+                uid, gid = self.rules.dress.owner_of(about)
+                if (uid, gid) != (-1, -1):
+                    _give(to, name, uid, gid)
+                os.utime(name, ns=(about.st_atime_ns, about.st_mtime_ns), dir_fd=to, follow_symlinks=False)
+        except NotPossible as trouble:
+            self._clear(to, name)
+            self._refused(path + name, trouble)
 
     def refuse(self, to: int, path: bytes, name: bytes, kind: ProblemKind, detail: str) -> None:
         """There may be what had this name before."""
@@ -91,7 +112,25 @@ class Taking(Round):
 
     def _clear(self, to: int, name: bytes) -> None:
         with our_disk(name):
-            remove_at(to, name)
+            try:
+                remove_at(to, name)
+            except OSError as error:
+                if error.errno not in NOT_HERE:  # otherwise there is no such name, and never was
+                    raise
+
+    def _refused(self, path: bytes, trouble: NotTaken) -> None:
+        with self.sides.lock:
+            self.outcome.add(path, trouble.kind, trouble.detail)
+            if isinstance(trouble, NotPossible):
+                self.sides.impossible[path] = trouble.detail
+
+    def _count(self, more: int) -> None:
+        if self.rules.max_bytes is None:
+            return
+        with self.sides.lock:
+            self._size_bytes += more
+            size = self._size_bytes
+        self.rules.check_size(size)
 
     def listed(self, at: int, to: int, path: bytes, *, whole: bool) -> None:
         """Hand over the rest; what came from an earlier attempt, and was not met at the peer, goes."""
@@ -132,8 +171,7 @@ class Taking(Round):
                     self._take(at, to, path + name, name, suspect=suspect)
                 except NotTaken as trouble:
                     self._clear(to, name)  # what an earlier attempt has brought is nobody's copy then
-                    with self.sides.lock:
-                        self.outcome.add(path + name, trouble.kind, trouble.detail)
+                    self._refused(path + name, trouble)
         finally:
             os.close(at)
             os.close(to)
@@ -141,6 +179,10 @@ class Taking(Round):
     def _take(self, at: int, to: int, path: bytes, name: bytes, *, suspect: bool) -> None:
         taken: Taken | None = None
         kept = False
+        expected = 0
+        if self.rules.max_bytes is not None and (about := _source(at, name)) is not None:
+            expected = about.st_size
+            self._count(expected)  # before it is copied: it may be larger than the disk
         if suspect:
             taken = same(at, to, name, self.rules.dress, self.pulse)
             kept = taken is not None
@@ -150,6 +192,7 @@ class Taking(Round):
             taken = link(at, to, name, self.pulse)
         if taken is None:
             taken = take(at, to, name, self.rules.dress, self.pulse)
+        self._count(taken.about.st_size - expected)
         self.sides.ledger.add(self.sides.prefix + path, taken.about, taken.sha256)
         self.pulse.tally.add(1, 0)
         with self.sides.lock:
@@ -165,3 +208,10 @@ def _source(at: int, name: bytes) -> os.stat_result | None:
         return os.stat(name, dir_fd=at, follow_symlinks=False)
     except OSError:
         return None
+
+
+def _give(to: int, name: bytes, uid: int, gid: int) -> None:
+    try:
+        os.chown(name, uid, gid, dir_fd=to, follow_symlinks=False)
+    except PermissionError as error:
+        raise no_right(error) from error

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from handlers.contract import Control, SetReader
-from handlers.errors import Cancelled, HoldfastError
-from handlers.tools.peers import indicators, remote
+from handlers.errors import Cancelled, HoldfastError, TemporaryError
+from handlers.tools.peers import done, indicators, remote
 from handlers.tools.peers.options import LocalPeer, RemotePeer, StageOptions
 from handlers.tools.peers.parallel import for_each
 from handlers.tools.peers.pulse import Pulse, Tally
 from handlers.tools.peers.verdicts import PeerRecord, Report, Verdict, read
 
 _DEADLINE_SECONDS = 300.0
+_NAP_SECONDS = 0.2
+_AGAIN_SECONDS = (1.0, 4.0, 9.0, 15.0)
+"""After which of these a peer is tried again that cannot be reached: a restart of its sshd, or of a switch."""
 
 
 def tell(options: StageOptions, made: SetReader, control: Control) -> Sequence[str]:
@@ -39,7 +43,7 @@ def tell(options: StageOptions, made: SetReader, control: Control) -> Sequence[s
     told = for_each(options.peers, one, at_once=options.parallel, stop=tally.stop, checkpoint=control.checkpoint)
     untold = [f"peer {name} was not told that it was staged: {why}" for name, why in told.items() if why is not None]
     if options.done_indicator is not None and report.is_done:
-        why = indicators.write_done(options.done_indicator, report.line, report.finished)
+        why = done.write(options.done_indicator, report.line)
         if why is not None:
             untold.append(f"done_indicator: {why}")
     return tuple(untold)
@@ -49,8 +53,25 @@ def _tell_one(peer: LocalPeer | RemotePeer, record: PeerRecord, report: Report, 
     try:
         if isinstance(peer, LocalPeer):
             return indicators.tell(peer, record.indicator, report.line, report.finished)
-        return remote.tell(peer, record.name, record.indicator, report.line, pulse)
+        return _tell_remote(peer, record, report, pulse)
     except Cancelled:
         raise
     except HoldfastError as error:
         return error.message
+
+
+def _tell_remote(peer: RemotePeer, record: PeerRecord, report: Report, pulse: Pulse) -> str | None:
+    """Several times, as long as the connection is the trouble: nobody comes back to tell the peer later."""
+    for seconds in _AGAIN_SECONDS:
+        try:
+            return remote.tell(peer, record.name, record.indicator, report.line, pulse)
+        except TemporaryError:
+            _rest(seconds, pulse)
+    return remote.tell(peer, record.name, record.indicator, report.line, pulse)
+
+
+def _rest(seconds: float, pulse: Pulse) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        pulse.beat()
+        time.sleep(min(left, _NAP_SECONDS))

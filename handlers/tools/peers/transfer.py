@@ -86,6 +86,7 @@ class Transfer:
             rules=RsyncRules(
                 links=Links.KEEP if self.rules.links else Links.SKIP,
                 owners=self.keeps_owners,
+                sparse=True,
                 checksum=checksum,
                 excluded=tuple("/" + _WILD.sub(r"\\\1", os.fsdecode(name)) for name in sorted(self.rules.left_out)),
                 silence=timedelta(seconds=self.peer.silence_seconds),

@@ -31,7 +31,9 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     """Part of what it offers is in the set; the rest is named among the problems."""
     NOT_READY = "not_ready"
-    """It has announced nothing, or nothing new. Nothing of it is in the set."""
+    """It has announced nothing. Nothing of it is in the set."""
+    NOTHING_NEW = "nothing_new"
+    """It has announced nothing since it was told that it was staged: what it has is in an earlier set, not in this."""
     UNREACHABLE = "unreachable"
     """It could not be reached, was cut, or was too slow; what had arrived whole is in the set."""
     FAILED = "failed"
@@ -91,16 +93,21 @@ class Report(BaseModel):
     @property
     def line(self) -> bytes:
         """What an indicator says that tells of this set."""
-        return f"{self.plan}/{self.backup_id}\n".encode()
+        return line_of(self.plan, self.backup_id)
 
     @property
     def is_done(self) -> bool:
-        """Whether every required peer was staged, so that the whole run may be called a success."""
-        return all(record.verdict is Verdict.STAGED for record in self.peers if record.required)
+        """Whether of every required peer all is in a set, so that the whole run may be called a success."""
+        return all(record.verdict in {Verdict.STAGED, Verdict.NOTHING_NEW} for record in self.peers if record.required)
 
     def encode(self) -> bytes:
         """The part's bytes."""
         return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def line_of(plan: str, backup_id: str) -> bytes:
+    """What an indicator says that tells of this set."""
+    return f"{plan}/{backup_id}\n".encode()
 
 
 def read(made: SetReader) -> Report:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from handlers.contents import EntryType
 from handlers.contract import ProblemKind
+from handlers.errors import PermanentError
 from handlers.tools.peers.outcome import Outcome, Rules
 from handlers.tools.remote.listing import RemoteEntry, RemoteListing
 
@@ -43,7 +44,7 @@ class Wanted:
 
 
 def wanted(listing: RemoteListing, rules: Rules) -> Wanted:
-    """What of a peer's list is taken. Raises PermanentError where too much of it is not."""
+    """What of a peer's list is taken. Raises PermanentError where too much of it is not, or there is too much of it."""
     found = Wanted(exact_times=listing.exact_times)
     outcome = found.outcome
     for path, entry in listing.entries.items():
@@ -59,6 +60,11 @@ def wanted(listing: RemoteListing, rules: Rules) -> Wanted:
     if not listing.complete:
         told = "; ".join(listing.troubles[-3:]) or "nobody says why"
         outcome.add(b".", ProblemKind.UNREADABLE, f"the peer could not list all of it: {told}")
+    if rules.max_bytes is not None and any(found.entries[path].size is None for path in found.files):
+        raise PermanentError(
+            "the peer cannot tell how large its files are", hint="max_bytes needs GNU find, or a program stat, there"
+        )
+    rules.check_size(found.size_bytes)
     return found
 
 

@@ -94,7 +94,7 @@ def list_remote(
     sums: bool = True,
     deadline: timedelta = timedelta(hours=1),
     checkpoint: Callable[[], None] | None = None,
-    max_names: int = 1_000_000,
+    max_names: int = 200_000,
     max_bytes: int = 512 << 20,
 ) -> RemoteListing:
     """One command on the peer, for any POSIX shell with `find`; `directory` is absolute.

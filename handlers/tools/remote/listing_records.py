@@ -15,6 +15,7 @@ from handlers.tools.remote.names import is_below
 _MAX_RECORD_BYTES = 16 << 20
 """A batch of names is as long as a command line may be, their sums some times longer."""
 _MAX_NUMBER_DIGITS = 19
+_FEWER = "split the collect directory between several peers of the plan, or pack the files into archives"
 _NANOSECONDS = 10**9
 
 _BY_LETTER = {
@@ -84,7 +85,7 @@ class Records:
         """One more piece of output."""
         self._bytes_left -= len(piece)
         if self._bytes_left < 0:
-            raise self._wrong(f"lists more than {self._limit} bytes of names", "stage fewer files, or raise the limit")
+            raise self._wrong(f"lists more than {self._limit} bytes of names", _FEWER)
         *records, self._rest = (self._rest + piece).split(b"\0")
         if len(self._rest) > _MAX_RECORD_BYTES:
             raise self._wrong("sends a record without an end")
@@ -179,11 +180,10 @@ class Records:
         name = path.removeprefix(b"./")
         if not is_below(name):
             raise self._wrong(f"lists a name that cannot be: {path[:200]!r}")
-        if name in self._entries:
-            raise self._wrong(f"lists {name[:200]!r} twice", "does something rename files there meanwhile?")
-        if len(self._entries) >= self._max_names:
-            raise self._wrong(f"lists more than {self._max_names} names", "stage fewer files, or raise the limit")
+        # Where something is renamed meanwhile, `find` may meet a name twice: the later one is the newer.
         self._entries[name] = entry
+        if len(self._entries) > self._max_names:
+            raise self._wrong(f"lists more than {self._max_names} names", _FEWER)
 
     def _sum_batch(self, record: bytes) -> None:
         if self._batch_is_whole(record):

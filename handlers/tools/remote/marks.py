@@ -37,7 +37,21 @@ cd "$2" || say nodir
 now=$(identity) || say gone
 """
 
-_LOOK = _COMMON + r'say "seen $now"'
+# A name without a file is no mark; nothing is printed of what the mark says.
+_LOOK = (
+    _COMMON
+    + r"""
+mark=./$4 answer=
+if [ -n "$4" ] && [ -f "$mark" ] && [ -r "$mark" ]; then
+    while read -r word rest; do
+        [ "$word" = answers ] || continue
+        [ "$rest" = "$now" ] && { answer=this; break; }
+        answer=other
+    done <"$mark"
+fi
+say "seen${answer:+-$answer} $now"
+"""
+)
 
 # If we die half way, a temporary file stays, and the next one to write removes it: its name is always the same. Two
 # writers at once: the second removes the first one's file, whose chown, chmod or mv then fails. If the indicator
@@ -95,11 +109,25 @@ def look_at_indicator(
 
     Raises as `run_remote` does; PermanentError where there is no such directory or it may not be entered; NoShellThere.
     """
+    seen = look_at_answer(ssh, directory, name, None, checkpoint=checkpoint)
+    return None if seen is None else seen[0]
+
+
+def look_at_answer(
+    ssh: Ssh, directory: bytes, name: str, mark: str | None, *, checkpoint: Callable[[], None] | None = None
+) -> tuple[Identity, bool | None] | None:
+    """Which indicator is there, and whether the mark has a line `answers IDENTITY` with it; see `look_at_indicator`.
+
+    None instead of the second where there is no mark, or none that says what it answers.
+    """
     arguments: list[str | bytes] = [checked_directory(directory), _checked_name(name)]
+    arguments.append("" if mark is None else _checked_name(mark))
     verdict, said = _ask(ssh, _LOOK, arguments, checkpoint=checkpoint)
     match verdict.partition(" "):
         case ("seen", _, identity):
-            return _checked_identity(ssh, identity)
+            return _checked_identity(ssh, identity), None
+        case ("seen-this" | "seen-other" as seen, _, identity):
+            return _checked_identity(ssh, identity), seen == "seen-this"
         case ("gone", _, _):
             return None
         case ("nodir", _, _):

@@ -245,12 +245,14 @@ def _write_names(rsync: Program, names: Iterable[bytes]) -> None:
 
 
 def _raise_on_trouble(source: Source, ended: Ended, heard: Messages) -> None:
+    if ended.code and heard.disk_full is not None:  # whatever became of the connection then
+        raise trouble(ended.code, ended.stderr, heard, source.where)
     if ended.killed_by:
         raise TemporaryError(f"rsync from {source.where} was ended by {ended.killed_by}", hint=ended.stderr or None)
     of_ssh = ended.code == CONNECTION or (ended.code in _SSH_ENDS and is_of_ssh(ended.stderr))
     if source.ssh is not None and of_ssh:
         raise connection_trouble(source.ssh, ended.stderr)
-    is_loss = ended.code in LOSSES and heard.no_directory is None and heard.disk_full is None
+    is_loss = ended.code in LOSSES and heard.no_directory is None
     if ended.code and not is_loss:
         raise trouble(ended.code, ended.stderr, heard, source.where)
 

@@ -152,7 +152,10 @@ def _read(descriptor: int, about: os.stat_result, pulse: Pulse, stop: threading.
 
 
 def _hashed(descriptor: int, expected: int, pulse: Pulse, stop: threading.Event) -> tuple[str, int]:
-    """The SHA-256 of an open file from its beginning on, and how many bytes that were."""
+    """The SHA-256 of an open file from its beginning on, and how many bytes that were.
+
+    Of a file that grows meanwhile one byte more is read than expected, and no further: it could grow for ever.
+    """
     if expected <= _SMALL_BYTES:
         piece = os.pread(descriptor, expected + 1, 0)
         if len(piece) == expected:
@@ -160,8 +163,8 @@ def _hashed(descriptor: int, expected: int, pulse: Pulse, stop: threading.Event)
             return hashlib.sha256(piece).hexdigest(), expected
     digest = hashlib.sha256()
     size = 0
-    while not stop.is_set():
-        wanted = min(max(expected - size, 0) + 1, PIECE_BYTES)
+    while size <= expected and not stop.is_set():
+        wanted = min(expected + 1 - size, PIECE_BYTES)
         piece = os.pread(descriptor, wanted, size)
         digest.update(piece)
         size += len(piece)
