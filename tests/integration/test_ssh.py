@@ -152,11 +152,11 @@ def test_silent_connection_is_noticed(own_sshd: Sshd, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_cut_cable_is_noticed(tmp_path: Path) -> None:
     """Nobody tells us that a link is down: only that nothing comes any more."""
-    with far_sshd(tmp_path / "far") as (server, cut):
+    with far_sshd(tmp_path / "far") as (server, cable):
 
         def cut_once_it_runs() -> None:
             if (tmp_path / "runs").exists():
-                cut()
+                cable.cut()
 
         with pytest.raises(TemporaryError, match="no connection with"):
             run_remote(

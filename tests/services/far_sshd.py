@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,24 @@ _HERE, _THERE = "198.18.{}.1", "198.18.{}.2"
 """Of the network that is set aside for tests of network devices. Source: RFC 2544."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cable:
+    """What the server is connected with."""
+
+    name: str
+
+    def cut(self) -> None:
+        """Nothing gets through any more, and nobody is told."""
+        assert _ip("link", "set", self.name, "down")
+
+    def mend(self) -> None:
+        """It is as it was."""
+        assert _ip("link", "set", self.name, "up")
+
+
 @contextmanager
-def far_sshd(home: Path) -> Iterator[tuple[Sshd, Callable[[], None]]]:
-    """The server, and what cuts the cable; skips the test where there can be none."""
+def far_sshd(home: Path) -> Iterator[tuple[Sshd, Cable]]:
+    """The server and its cable; skips the test where there can be none."""
     name = f"hf{uuid.uuid4().hex[:8]}"
     number = int(name[2:4], 16)
     with ExitStack() as undo:
@@ -37,10 +53,7 @@ def far_sshd(home: Path) -> Iterator[tuple[Sshd, Callable[[], None]]]:
         undo.callback(server.stop)
         server.start()
 
-        def cut() -> None:
-            assert _ip("link", "set", name, "down")
-
-        yield server, cut
+        yield server, Cable(name)
 
 
 def _ip(*words: str) -> bool:
