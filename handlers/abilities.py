@@ -26,6 +26,14 @@ class Acknowledging(Protocol):
         """
 
 
+@runtime_checkable
+class Gathering(Protocol):
+    """A handler whose sets may each hold only some of what the plan names."""
+
+    def may_lack_some(self, options: BaseModel) -> bool:
+        """Whether a newer set may lack what an older one holds, and none can be let go for the newer one's sake."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Managed:
     """What became of an action on one peer."""

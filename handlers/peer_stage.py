@@ -95,6 +95,10 @@ class StageHandler:
         made = chain[-1]
         return TreeContents(made.tree(TREE), lambda: made.stream(_listing(made)), made.backup_id, checkpoint)
 
+    def may_lack_some(self, options: BaseModel) -> bool:
+        """Where there are several peers: a set holds those that had something new."""
+        return len(_options(options).peers) > 1
+
     def acknowledge(self, options: BaseModel, made: SetReader, control: Control) -> Sequence[str]:
         """Write the stage indicators of the peers that were staged, and that of the whole run; see `Acknowledging`."""
         from handlers.tools.peers.telling import tell

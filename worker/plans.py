@@ -13,6 +13,7 @@ from config.load import Loaded
 from config.problems import ConfigError, Origins, Problem, shown_path
 from config.validation import problems_from_validation
 from handlers import registry
+from handlers.abilities import Gathering
 from handlers.contract import Handler, PlanName
 from handlers.errors import PermanentError
 from worker.plan import Plan
@@ -30,7 +31,10 @@ def check(loaded: Loaded) -> Mapping[PlanName, tuple[Handler, BaseModel]]:
         checked = _check_one(name, plan.handler, dict(plan.options), loaded.origins)
         if isinstance(checked, list):
             problems += checked
-        elif plan.enabled:
+            continue
+        if not plan.retention.keeps_all and isinstance(checked[0], Gathering) and checked[0].may_lack_some(checked[1]):
+            problems.append(_needs_all_sets(name, loaded.origins))
+        if plan.enabled:
             found[PlanName(name)] = checked
     for handler in loaded.settings.handler_concurrency:
         try:
@@ -75,6 +79,18 @@ def _unknown_handler(place: tuple[str, ...], name: str, error: PermanentError, o
         message="no such handler is installed",
         value=repr(name),
         hint=error.hint,
+        where=origins.where(place),
+    )
+
+
+def _needs_all_sets(name: str, origins: Origins) -> Problem:
+    place = ("plans", name, "retention")
+    return Problem(
+        path=shown_path(place),
+        message="cannot be kept by a plan with several peers: a set holds those that had something new, and the last "
+        "set of a peer that is silent would go",
+        value=None,
+        hint="make a plan for each peer, with its retention",
         where=origins.where(place),
     )
 

@@ -106,6 +106,12 @@ class Work:
         try:
             self._write_parts(choice)
         except NothingNew as error:
+            if next(iter(self._plan.store.names(self._plan.name)), None) is None:
+                # Perhaps the store is a new one. What others were told of the old one holds for nobody here.
+                raise PermanentError(
+                    f"store {self._plan.store.name} has no set of plan {self._plan.name}, and yet {error.message}",
+                    hint="touch the indicators, or set `again: true`, to have everything staged into this store",
+                ) from error
             return nothing_new(self._entry, self._plan, error)
         except IntegrityError as error:
             if choice.parent is None:

@@ -94,6 +94,17 @@ def test_a_request_for_what_is_backed_up_already_succeeds_and_makes_no_set(bench
     assert len(list(bench.store.names())) == 1
 
 
+def test_nothing_new_is_a_failure_where_the_store_has_nothing(bench: Bench) -> None:
+    """A disk that was replaced is empty, whatever was said of the one before."""
+    bench.handler.during = raising(NothingNew("all peers were staged before"))
+
+    done = bench.run(asked())
+
+    assert (done.outcome, done.exit_code) == (Word.FAILED, 1)
+    assert done.error is not None
+    assert "has no set of plan web" in done.error
+
+
 @pytest.mark.parametrize(
     ("codes", "word", "exit_code"),
     [

@@ -163,7 +163,8 @@ def refused_value(error: ValidationError) -> Usage:
     """The error for a value that no request can have."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(step) for step in first["loc"])
-    return Usage(f"{where}: {first['msg'][:1].lower()}{first['msg'][1:]}")
+    told = first["msg"].removeprefix("Value error, ")
+    return Usage(f"{where}: {told[:1].lower()}{told[1:]}" if where else told)
 
 
 def _to_stderr(line: str) -> None:

@@ -13,7 +13,7 @@ from handlers.errors import PermanentError
 from handlers.tools.peers.entering import cannot
 from handlers.tools.peers.options import LocalPeer, RemotePeer, owner_of
 
-KNOWN = frozenset({"cback.collect", "cback.stage", "cback.store", "cback.encrypt", "cback.split"})
+KNOWN = frozenset({"cback.collect", "cback.stage", "cback.store", "cback.encrypt", "cback.split", "cback.failed"})
 """Names that are an indicator wherever they are found. Other names that begin with `cback.` are files of the peer's."""
 
 ANSWERS = "answers "

@@ -71,8 +71,8 @@ class _Peer(_Options):
     """The permission bits of that file."""
 
     again: bool = False
-    """Whether to stage once more what was staged before. By default a peer whose stage indicator is newer than its
-    collect indicator is not ready: it has announced nothing new since."""
+    """Whether to stage once more what was staged before. By default a peer whose stage indicator answers the
+    collect indicator that is there has nothing new."""
 
     stage_indicators: bool = False
     """Whether the indicators in the collect directory itself are staged like other files."""
@@ -226,7 +226,7 @@ class StageOptions(_Options):
 
     done_indicator: AbsolutePath | None = None
     """A file of this machine that is written after a run in which every required peer was staged, once the set is
-    committed and verified. It is removed when the next run begins."""
+    committed and verified. It is removed when the next run begins that has something to stage, or fails."""
 
     managed_actions: Mapping[PeerName, ManagedAction] = {}
     """What managed peers may be made to do, by name: `collect`, `purge`... Nothing else is ever run on them."""
